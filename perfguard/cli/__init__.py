@@ -1,0 +1,1 @@
+"""One file a verb: argv to workflow to printed result and exit code."""

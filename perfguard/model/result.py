@@ -1,0 +1,203 @@
+"""Judgements: effects, findings, verdicts and the documents that commands print and reports show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from perfguard.model.revision import Hunk, Revision
+from perfguard.model.trial import Trial
+
+SCHEMA_VERSION = 1
+
+
+class BisectVerdict(str, Enum):
+    """What a bisect concluded."""
+
+    CULPRIT = "culprit"
+    NO_CHANGE = "no_change"
+    UNKNOWN = "unknown"
+
+
+class CompareVerdict(str, Enum):
+    """What a comparison of two revisions concluded about the candidate."""
+
+    SLOWER = "slower"
+    FASTER = "faster"
+    NO_CHANGE = "no_change"
+    UNKNOWN = "unknown"
+
+
+class Direction(str, Enum):
+    """What a bisect looks for: the first revision that is slower, or the first that is faster."""
+
+    REGRESSION = "regression"
+    IMPROVEMENT = "improvement"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """The ratio candidate / baseline of a metric with its interval; `pairs` blocks held both.
+
+    `ratio`, `low` and `high` are ratios (1.0: no change); `confidence` is the interval's level.
+    """
+
+    metric: str
+    ratio: float
+    low: float
+    high: float
+    confidence: float
+    pairs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """One number behind a finding, beside the good revision's: `before` and `after` in `unit`."""
+
+    what: str
+    unit: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """A rule that was judged. `fired` False is kept too: a rule that stayed silent is an answer.
+
+    `effect` is one sentence with the number that decided, `threshold` what it was held against.
+    """
+
+    rule: str
+    role: str
+    fired: bool
+    effect: str
+    threshold: str
+    evidence: tuple[Evidence, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrownFrame:
+    """A function whose cost per request changed, in one role: CPU milliseconds per request under it (`total`) and in it (`self`).
+
+    `frame` is `function (file)`; `low_ms` and `high_ms` bound the change of the total (after minus before) at the
+    run's confidence, and are None where fewer than two trials a side were profiled. `significant` is True where zero lies outside them.
+    """
+
+    frame: str
+    role: str
+    before_ms_per_request: float
+    after_ms_per_request: float
+    before_self_ms_per_request: float
+    after_self_ms_per_request: float
+    low_ms: float | None
+    high_ms: float | None
+    significant: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevisionSummary:
+    """What was measured on one revision: the user metric's geometric mean and interval over its trials."""
+
+    revision: Revision
+    index: int
+    trials: int
+    untestable: int
+    untestable_reason: str
+    metric_mean: float | None
+    metric_low: float | None
+    metric_high: float | None
+    evidence_ms_per_request: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleProfile:
+    """One role's stacks of one side, merged over trials: (frames root first, CPU ms per request) pairs.
+
+    `samples` is how many samples stand behind them, `trials` over how many trials.
+    """
+
+    role: str
+    samples: int
+    trials: int
+    stacks: tuple[tuple[tuple[str, ...], float], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Culprit:
+    """The revision that made the difference, with how sure that is and what it changed."""
+
+    revision: Revision
+    posterior: float
+    hunks: tuple[Hunk, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunInfo:
+    """How a run came about: everything a reader needs to judge or repeat it."""
+
+    command: str
+    run_dir: str
+    scenario: str
+    scenario_description: str
+    schedule_digest: str
+    metric: str
+    larger_is_better: bool
+    started_at: str
+    wall_s: float
+    seed: int
+    environment: tuple[tuple[str, str], ...]
+    stand_ins: tuple[str, ...]
+    lost_samples: int
+    kept_samples: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareResult:
+    """A comparison of two revisions, ready to print, store or render."""
+
+    run: RunInfo
+    baseline: Revision
+    candidate: Revision
+    verdict: CompareVerdict
+    sentence: str
+    effects: tuple[Effect, ...]
+    findings: tuple[Finding, ...]
+    grown_frames: tuple[GrownFrame, ...]
+    baseline_profiles: tuple[RoleProfile, ...]
+    candidate_profiles: tuple[RoleProfile, ...]
+    revisions: tuple[RevisionSummary, ...]
+    trials: tuple[Trial, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BisectResult:
+    """A bisect: the comparison of its endpoints (or of culprit and parent), and who is to blame."""
+
+    run: RunInfo
+    origin: str
+    direction: Direction
+    good: Revision
+    bad: Revision
+    candidates: int
+    verdict: BisectVerdict
+    sentence: str
+    culprit: Culprit | None
+    credible_set: tuple[Revision, ...]
+    posterior: tuple[float, ...]
+    effects: tuple[Effect, ...]
+    findings: tuple[Finding, ...]
+    grown_frames: tuple[GrownFrame, ...]
+    baseline_profiles: tuple[RoleProfile, ...]
+    candidate_profiles: tuple[RoleProfile, ...]
+    revisions: tuple[RevisionSummary, ...]
+    trials: tuple[Trial, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """A table of revisions measured side by side, without a verdict."""
+
+    run: RunInfo
+    revisions: tuple[RevisionSummary, ...]
+    profiles: tuple[tuple[str, tuple[RoleProfile, ...]], ...]
+    trials: tuple[Trial, ...]

@@ -1,0 +1,140 @@
+"""What to run and how: the frozen form of a scenario file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class TargetKind(str, Enum):
+    """What runs a revision."""
+
+    SGLANG_SERVER = "sglang-server"
+
+
+class Device(str, Enum):
+    """Where the server computes. On `CPU` stand-ins replace the GPU kernels; on `CUDA` nothing is replaced."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class VisionTower(str, Enum):
+    """`ZEROS` answers the vision tower's forward with zeros of the right shape; the request path stays real."""
+
+    REAL = "real"
+    ZEROS = "zeros"
+
+
+class ImageFormat(str, Enum):
+    """The encoding of the images that requests carry."""
+
+    JPEG = "jpeg"
+    PNG = "png"
+    WEBP = "webp"
+
+
+class Strategy(str, Enum):
+    """How multimodal inputs reach every rank. `AS_COMMITTED` runs the revision as it is."""
+
+    AS_COMMITTED = "as-committed"
+
+
+class UserMetric(str, Enum):
+    """What a client feels. Throughput is better when larger, the latencies when smaller."""
+
+    THROUGHPUT = "throughput_rps"
+    E2E_P50 = "e2e_p50_ms"
+    E2E_P99 = "e2e_p99_ms"
+    TTFT_P50 = "ttft_p50_ms"
+
+    @property
+    def larger_is_better(self) -> bool:
+        """Whether a larger value is an improvement."""
+        return self is UserMetric.THROUGHPUT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageSpec:
+    """Images that one request carries: `count` of them, `width_px` x `height_px` each."""
+
+    width_px: int
+    height_px: int
+    format: ImageFormat
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadSpec:
+    """A closed loop: `concurrency` clients send `requests` requests in all, each as soon as its last one is answered.
+
+    `warmup_requests` go first and are not measured. `profiled_requests` follow the measured ones with
+    the stack sampler attached, so that its cost is not in the user metric. `distinct_images` different
+    images are made from `seed` and reused in order.
+    """
+
+    requests: int
+    concurrency: int
+    warmup_requests: int
+    profiled_requests: int
+    image: ImageSpec | None
+    distinct_images: int
+    prompt_chars: int
+    output_tokens: int
+    request_timeout_s: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfilingSpec:
+    """How stacks are sampled while the profiled requests run."""
+
+    enabled: bool
+    rate_hz: int
+    nonblocking: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetSpec:
+    """The server under test and how it is started.
+
+    `model` None means the generated tiny vision-language model with dummy weights. `environment_spec`
+    names the managed environment. `extra_args` are appended to the server's command line.
+    """
+
+    kind: TargetKind
+    device: Device
+    tensor_parallel_size: int
+    model: str | None
+    vision_tower: VisionTower
+    environment_spec: str
+    extra_args: tuple[str, ...]
+    extra_environment: tuple[tuple[str, str], ...]
+    start_timeout_s: float
+    drain_timeout_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """When a comparison or a search stops.
+
+    `min_effect_frac` is the smallest change of the user metric worth naming (0.05 is 5%), `confidence`
+    the level of every interval and verdict, `max_trials` the most trials one run may spend.
+    """
+
+    min_effect_frac: float
+    confidence: float
+    max_trials: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """One scenario file, read and checked."""
+
+    name: str
+    description: str
+    target: TargetSpec
+    load: LoadSpec
+    profiling: ProfilingSpec
+    metric: UserMetric
+    limits: Limits

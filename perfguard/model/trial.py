@@ -1,0 +1,186 @@
+"""What one trial of one revision measured, or why it could not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+ROLE_TOKENIZER = "tokenizer"
+ROLE_DETOKENIZER = "detokenizer"
+ROLE_OTHER = "other"
+
+
+def rank_role(rank: int) -> str:
+    """Name the role of the scheduler process of tensor-parallel rank `rank` (0-based)."""
+    return f"rank-{rank}"
+
+
+class RequestOutcome(str, Enum):
+    """How one request ended."""
+
+    OK = "ok"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestRecord:
+    """One request; times in seconds since the load's start. `first_token_s` is None where none came."""
+
+    index: int
+    sent_s: float
+    first_token_s: float | None
+    finished_s: float
+    outcome: RequestOutcome
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencySummary:
+    """Percentiles of a latency over the requests that succeeded, in milliseconds."""
+
+    count: int
+    mean_ms: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    max_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadResult:
+    """One replay of a schedule.
+
+    `throughput_rps` counts successful requests only. `generator_cpu_frac` is the load generator's own CPU
+    per second of load and core; `generator_lag_p99_ms` how late its event loop woke up.
+    """
+
+    schedule_digest: str
+    duration_s: float
+    sent: int
+    succeeded: int
+    errors: int
+    timeouts: int
+    first_error: str
+    throughput_rps: float
+    ttft: LatencySummary | None
+    e2e: LatencySummary | None
+    generator_cpu_frac: float
+    generator_lag_p99_ms: float
+    records: tuple[RequestRecord, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadCpu:
+    """CPU of one thread during a load. `run_delay_s` is the time it was ready but waited for a core."""
+
+    tid: int
+    name: str
+    cpu_s: float
+    run_delay_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessCpu:
+    """CPU of one server process during a load, with its threads (busiest first)."""
+
+    pid: int
+    role: str
+    cpu_s: float
+    run_delay_s: float
+    threads: tuple[ThreadCpu, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CpuResult:
+    """CPU of every server process over `duration_s` seconds of load, and of the machine.
+
+    `machine_busy_frac` is the share of all cores' time that was not idle; `stolen_frac` the share taken by
+    the hypervisor; `throttled_s` the time a cgroup quota held the processes back.
+    """
+
+    duration_s: float
+    cores: int
+    machine_busy_frac: float
+    stolen_frac: float
+    throttled_s: float
+    processes: tuple[ProcessCpu, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """The stacks sampled from one process; `artifact` is the key of py-spy's raw text in the store.
+
+    `samples` are the non-idle samples that were kept, `lost` the ticks on which the process could not be read.
+    `warnings` are py-spy's own words (falling behind, for example).
+    """
+
+    role: str
+    pid: int
+    rate_hz: int
+    duration_s: float
+    samples: int
+    lost: int
+    warnings: tuple[str, ...]
+    artifact: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerReport:
+    """What the server said of itself: how it was started, and what stood in for what."""
+
+    command: tuple[str, ...]
+    start_s: float
+    stand_ins: tuple[str, ...]
+    packages: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """Everything one completed trial measured.
+
+    `load` and `cpu` are of the measured requests, without the stack sampler. `profiled_load` and `profiled_cpu`
+    are of the requests that ran with it; they belong to `profiles` and are None when profiling is off.
+    """
+
+    server: ServerReport
+    load: LoadResult
+    cpu: CpuResult
+    profiled_load: LoadResult | None
+    profiled_cpu: CpuResult | None
+    profiles: tuple[Profile, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completed:
+    """A trial that ran to its end."""
+
+    samples: Samples
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Untestable:
+    """A trial that cannot be judged, and why; `log` is the end of the server's log."""
+
+    reason: str
+    log: str
+
+
+TrialOutcome = Completed | Untestable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One run of one scenario on one revision with one strategy.
+
+    `number` counts all trials of the run from 1; `block` says which trials are compared with each other.
+    `wall_s` is what the trial cost, the server's start included.
+    """
+
+    number: int
+    block: int
+    revision: str
+    strategy: str
+    started_at: str
+    wall_s: float
+    outcome: TrialOutcome

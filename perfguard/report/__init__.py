@@ -1,0 +1,1 @@
+"""A result as people read it: one offline HTML file, and plain text for a terminal."""

@@ -1,0 +1,1 @@
+"""Collect stacks and CPU of running processes; a sampler never interprets what it collects."""

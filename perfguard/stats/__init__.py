@@ -1,0 +1,1 @@
+"""Effects with intervals, from whole trials. Pure: no file, clock, process or git."""

@@ -1,0 +1,1 @@
+"""What was measured, on disk: versioned SQLite plus raw artifacts by content hash."""

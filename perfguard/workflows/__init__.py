@@ -1,0 +1,1 @@
+"""The jobs perfguard does, end to end; the only place that wires rooms together."""
