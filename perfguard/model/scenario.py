@@ -77,8 +77,8 @@ class LoadSpec:
     concurrency: int
     warmup_requests: int
     profiled_requests: int
-    image: ImageSpec | None
-    distinct_images: int
+    image: ImageSpec | None = None
+    distinct_images: int = 64
     prompt_chars: int
     output_tokens: int
     request_timeout_s: float

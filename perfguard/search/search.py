@@ -49,6 +49,8 @@ class SearchConfig:
 
     `min_effect` is the smallest slowdown worth finding, as a fraction. `gate_bayes_factor` and `confirm_bayes_factor` are
     what the gate and the confirmation ask for; `gate=False` trusts that the ends differ, `confirm=False` trusts the posterior.
+    `shared_level=True` is for a metric whose drift is small beside its effect: all trials share one level, and a block is one
+    candidate alone, beside the ends that were told with `observe`.
     """
 
     confidence: float = 0.95
@@ -57,6 +59,7 @@ class SearchConfig:
     direction: str = "slower"
     gate: bool = True
     confirm: bool = True
+    shared_level: bool = False
     gate_min_blocks: int = 3
     gate_max_blocks: int = 24
     gate_bayes_factor: float = 20.0
@@ -122,6 +125,7 @@ class Search:
         self._random = random.Random(seed)  # noqa: S311 - order of trials, not a secret
         self._observations: list[Observation] = []
         self._history: list[tuple[int, float | None]] = []
+        self._told: list[tuple[int, float]] = []
         self._untestable: dict[int, int] = {}
         self._pending: list[int] = []
         self._block = -1
@@ -173,8 +177,21 @@ class Search:
             self._history.append((index, None))
             return
         signed = value if self._config.direction == "slower" else -value
-        self._observations.append(Observation(block=self._block, index=index, value=signed))
+        block = 0 if self._config.shared_level else self._block
+        self._observations.append(Observation(block=block, index=index, value=signed))
         self._history.append((index, float(value)))
+
+    def observe(self, index: int, value: float) -> None:
+        """Tell a trial that the search did not ask for, before its first block; it costs no trial of the budget.
+
+        Raises:
+            ValueError: the search has begun, or trials do not share one level.
+        """
+        if self._history or not self._config.shared_level:
+            raise ValueError("trials can be told in advance only to a search whose trials share one level")
+        signed = value if self._config.direction == "slower" else -value
+        self._observations.append(Observation(block=0, index=index, value=signed))
+        self._told.append((index, float(value)))
 
     def result(self) -> SearchResult:
         """Return what is known now; a search that is still running answers `unknown`."""
@@ -210,6 +227,7 @@ class Search:
                 "config": asdict(self._config),
                 "prior": self._given_prior,
                 "seed": self._seed,
+                "told": self._told,
                 "history": self._history,
             }
         )
@@ -225,6 +243,8 @@ class Search:
         search = cls(
             document["n_revisions"], SearchConfig(**document["config"]), prior=document["prior"], seed=document["seed"]
         )
+        for index, value in document["told"]:
+            search.observe(int(index), float(value))
         history = [(int(index), value) for index, value in document["history"]]
         while history:
             if not search._pending and search.next_block() is None:
@@ -302,6 +322,8 @@ class Search:
             if candidate is None:
                 # Nothing lies between the ends: more pairs of the ends are all that can help.
                 return [0, self._n - 1]
+            if self._config.shared_level:
+                return [candidate]
             return [self._random.choice((0, self._n - 1)), candidate]
         return None
 

@@ -137,3 +137,18 @@ def test_posterior_sums_to_one():
 def test_impossible_input_is_refused(call):
     with pytest.raises(ValueError):
         call()
+
+
+def test_told_ends_leave_one_trial_a_step():
+    rng = np.random.default_rng(3)
+    world = noisy(rng, 9, 3.0, 0.1)
+    search = Search(32, SearchConfig(gate=False, confirm=False, shared_level=True), seed=2)
+    for end in (0, 31, 0, 31, 0, 31):
+        search.observe(end, world(end))
+    saved = Search.from_json(search.to_json())
+    result = drive(search, world).result()
+    assert (result.verdict, result.culprit) == ("culprit", 9)
+    assert result.trials <= 7
+    assert saved.next_block() is not None
+    with pytest.raises(ValueError):
+        search.observe(0, 1.0)

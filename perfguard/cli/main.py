@@ -1,0 +1,93 @@
+"""The command `perfguard`: the verbs, and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from types import FrameType
+
+import click
+import typer
+from rich.console import Console
+
+from perfguard import __version__
+from perfguard.cli import bisect, compare, doctor, env, run, scenarios
+from perfguard.model.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, PerfguardError
+
+app = typer.Typer(
+    name="perfguard",
+    help="Find the commit that made a Python inference server slower, and the stack that did it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    epilog="Exit codes: 0 no regression, or culprit found by bisect; 1 regression; 125 cannot tell or untestable; "
+    "128 perfguard failed; 129 wrong usage; 130 interrupted.",
+)
+app.command("bisect")(bisect.bisect_command)
+app.command("compare")(compare.compare_command)
+app.command("run")(run.run_command)
+app.command("scenarios")(scenarios.scenarios_command)
+app.command("doctor")(doctor.doctor_command)
+app.add_typer(env.app, name="env")
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"perfguard {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Find the commit that made a Python inference server slower, and the stack that did it."""
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run_cli(sys.argv[1:]))
+
+
+def run_cli(arguments: list[str]) -> int:
+    """Run one command line and return its exit code; every error ends as one line on stderr."""
+    errors = Console(stderr=True)
+    signal.signal(signal.SIGTERM, _interrupt)
+    verbose = "-v" in arguments or "--verbose" in arguments
+    try:
+        code = app(args=arguments, prog_name="perfguard", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        return int(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        return EXIT_USAGE
+    except (KeyboardInterrupt, click.Abort):
+        errors.print("perfguard: interrupted; what was measured is kept", highlight=False)
+        return EXIT_INTERRUPTED
+    except PerfguardError as error:
+        if verbose:
+            traceback.print_exc()
+        errors.print(f"perfguard: {error.message}", highlight=False, markup=False, soft_wrap=True)
+        if error.hint:
+            errors.print(f"  mend: {error.hint}", highlight=False, markup=False, soft_wrap=True)
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001 - the last line of defence: a defect of ours, said as such
+        if verbose:
+            traceback.print_exc()
+        errors.print(
+            f"perfguard: internal error: {type(error).__name__}: {error}", highlight=False, markup=False, soft_wrap=True
+        )
+        errors.print("  mend: repeat with -v for the traceback, and report it", highlight=False)
+        return EXIT_FAILURE
+    return code if isinstance(code, int) else EXIT_OK
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """Treat SIGTERM as Ctrl-C: stop the server, keep the trials."""
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Options that several verbs share, and how they change a scenario."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perfguard.model.errors import UsageError
+from perfguard.model.scenario import Device, Scenario
+from perfguard.workflows.scenarios import DEFAULT_SCENARIO, check_scenario, load_scenario
+
+ScenarioOption = Annotated[
+    str, typer.Option("--scenario", "-s", help="A scenario's name, or the path of a TOML file.", show_default=True)
+]
+RepoOption = Annotated[
+    str | None,
+    typer.Option(
+        "--repo", help="A clone's path or a URL: revisions are commits. Left out, they are releases of --package."
+    ),
+]
+PackageOption = Annotated[str, typer.Option(help="The package whose releases are compared when there is no --repo.")]
+RunDirOption = Annotated[Path | None, typer.Option(help="Where the run is kept. Default: ./perfguard-runs/NAME-TIME.")]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Continue the run in --run-dir, or the newest one of these revisions.")
+]
+SeedOption = Annotated[int, typer.Option(help="Seed of the order in which trials run.")]
+MaxTrialsOption = Annotated[int | None, typer.Option(help="The most trials to spend. Default: the scenario's.")]
+MinEffectOption = Annotated[
+    float | None, typer.Option(help="The smallest change worth naming, in percent. Default: the scenario's.")
+]
+ConfidenceOption = Annotated[float | None, typer.Option(help="Level of intervals and verdicts, 0.5 to 1.")]
+DeviceOption = Annotated[Device | None, typer.Option(help="Where the server computes. Default: the scenario's.")]
+ModelOption = Annotated[str | None, typer.Option(help="A model on disk, instead of the generated tiny one.")]
+TpOption = Annotated[int | None, typer.Option("--tp", help="Tensor-parallel ranks. Default: the scenario's.")]
+PortOption = Annotated[int | None, typer.Option(help="The server's port on 127.0.0.1. Default: a free one.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show tracebacks.")]
+InstallerOption = Annotated[str, typer.Option(help="What fills the managed environment: pip or uv.")]
+
+__all__ = ["DEFAULT_SCENARIO", "ScenarioChanges", "changed_scenario"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScenarioChanges:
+    """What the command line changes of a scenario; None leaves a value as it is."""
+
+    max_trials: int | None = None
+    min_effect_percent: float | None = None
+    confidence: float | None = None
+    device: Device | None = None
+    model: str | None = None
+    tensor_parallel_size: int | None = None
+
+
+def changed_scenario(name: str, changes: ScenarioChanges) -> Scenario:
+    """Load a scenario and apply the command line's changes.
+
+    Raises:
+        UsageError: there is no such scenario, or the changes cannot be.
+    """
+    # Read before it is checked as a whole: `--device cuda --model X` only makes sense together.
+    scenario = load_scenario(name)
+    target, limits = scenario.target, scenario.limits
+    target = dataclasses.replace(
+        target,
+        device=changes.device or target.device,
+        model=changes.model or target.model,
+        tensor_parallel_size=_or(changes.tensor_parallel_size, target.tensor_parallel_size),
+    )
+    if changes.model is not None and not Path(changes.model).is_dir():
+        raise UsageError(f"--model {changes.model} is not a folder", hint="give the folder that holds config.json")
+    percent = changes.min_effect_percent
+    limits = dataclasses.replace(
+        limits,
+        max_trials=_or(changes.max_trials, limits.max_trials),
+        min_effect_frac=limits.min_effect_frac if percent is None else percent / 100.0,
+        confidence=limits.confidence if changes.confidence is None else changes.confidence,
+    )
+    scenario = dataclasses.replace(scenario, target=target, limits=limits)
+    check_scenario(scenario, "command line")
+    return scenario
+
+
+def _or(value: int | None, default: int) -> int:
+    return default if value is None else value

@@ -1,0 +1,77 @@
+"""The user metrics of trials, and their paired effects."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from perfguard.model.errors import UntestableError
+from perfguard.model.result import Effect
+from perfguard.model.scenario import UserMetric
+from perfguard.model.trial import Completed, LoadResult, Samples, Trial
+from perfguard.stats.paired import paired_effect
+
+
+def samples_of(trial: Trial) -> Samples | None:
+    """Return what a trial measured, or None when it is untestable."""
+    return trial.outcome.samples if isinstance(trial.outcome, Completed) else None
+
+
+def user_value(load: LoadResult, metric: UserMetric) -> float:
+    """Return one user metric of a load, in the metric's unit.
+
+    Raises:
+        UntestableError: the load has no successful request to measure.
+    """
+    if metric is UserMetric.THROUGHPUT:
+        value = load.throughput_rps
+    elif metric is UserMetric.TTFT_P50:
+        value = load.ttft.p50_ms if load.ttft else 0.0
+    elif metric is UserMetric.E2E_P50:
+        value = load.e2e.p50_ms if load.e2e else 0.0
+    else:
+        value = load.e2e.p99_ms if load.e2e else 0.0
+    if value <= 0.0:
+        raise UntestableError(f"no successful request to take {metric.value} from: {load.first_error}")
+    return value
+
+
+def log_worse(metric: UserMetric) -> Callable[[Trial], float]:
+    """Return a function that gives the log of `metric` of a completed trial, in the sense "larger is worse"."""
+
+    def value(trial: Trial) -> float:
+        samples = samples_of(trial)
+        if samples is None:
+            raise ValueError(f"trial {trial.number} measured nothing")
+        logarithm = math.log(user_value(samples.load, metric))
+        return -logarithm if metric.larger_is_better else logarithm
+
+    return value
+
+
+def block_differences(
+    trials: Sequence[Trial], baseline: str, candidate: str, value: Callable[[Trial], float]
+) -> list[float]:
+    """Return candidate minus baseline of `value` for every block that holds both commits, completed."""
+    blocks: dict[int, dict[str, list[float]]] = {}
+    for trial in trials:
+        if isinstance(trial.outcome, Completed) and trial.revision in (baseline, candidate):
+            blocks.setdefault(trial.block, {}).setdefault(trial.revision, []).append(value(trial))
+    return [
+        sum(block[candidate]) / len(block[candidate]) - sum(block[baseline]) / len(block[baseline])
+        for _, block in sorted(blocks.items())
+        if baseline in block and candidate in block
+    ]
+
+
+def user_effects(
+    trials: Sequence[Trial], baseline: str, candidate: str, *, first: UserMetric, confidence: float
+) -> tuple[Effect, ...]:
+    """Return the effect on every user metric, the deciding one first; ratios are candidate / baseline of the metric."""
+    effects = []
+    for metric in (first, *(other for other in UserMetric if other is not first)):
+        sign = -1.0 if metric.larger_is_better else 1.0
+        differences = [sign * worse for worse in block_differences(trials, baseline, candidate, log_worse(metric))]
+        if differences:
+            effects.append(paired_effect(metric.value, differences, confidence))
+    return tuple(effects)

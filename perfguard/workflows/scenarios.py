@@ -1,0 +1,130 @@
+"""Scenario files: find them, read them, and say what is wrong with them."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from perfguard.model.errors import UsageError
+from perfguard.model.scenario import Device, Scenario
+
+DEFAULT_SCENARIO = "mm-small-images"
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def scenario_dir() -> Path:
+    """Return where the scenarios that come with perfguard lie: inside an installed package, or beside a checkout's."""
+    installed = _PACKAGE / "_scenarios"
+    return installed if installed.is_dir() else _PACKAGE.parent / "scenarios"
+
+
+def list_scenarios() -> tuple[Scenario, ...]:
+    """Return every scenario that comes with perfguard, by name."""
+    return tuple(read_scenario(path) for path in sorted(scenario_dir().glob("*.toml")))
+
+
+def load_scenario(name_or_path: str) -> Scenario:
+    """Return a scenario by its name, or by the path of a TOML file.
+
+    Raises:
+        UsageError: there is no such scenario, or the file is not one.
+    """
+    if name_or_path.endswith(".toml"):
+        return read_scenario(Path(name_or_path))
+    path = scenario_dir() / f"{name_or_path}.toml"
+    if not path.is_file():
+        known = sorted(file.stem for file in scenario_dir().glob("*.toml"))
+        near = difflib.get_close_matches(name_or_path, known, n=3, cutoff=0.4) or known
+        raise UsageError(
+            f"no scenario is called {name_or_path!r}",
+            hint=f"did you mean {', '.join(near)}? Or give the path of a .toml file",
+        )
+    return read_scenario(path)
+
+
+def read_scenario(path: Path) -> Scenario:
+    """Read one scenario file.
+
+    Raises:
+        UsageError: the file cannot be read, is no TOML, has an unknown or a wrong field, or asks for the impossible.
+    """
+    try:
+        document = msgspec.toml.decode(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"cannot read the scenario {path}: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise UsageError(f"{path} is not valid TOML: {error}") from error
+    target = document.get("target") if isinstance(document, dict) else None
+    if isinstance(target, dict):
+        # What a file may leave out.
+        target.setdefault("model", None)
+        target.setdefault("extra_args", [])
+        target["extra_environment"] = sorted(target.get("extra_environment", {}).items())
+    _refuse_unknown(document, Scenario, path, "")
+    try:
+        scenario = msgspec.convert(document, Scenario)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{path}: {error}") from error
+    check_scenario(scenario, str(path))
+    return scenario
+
+
+def check_scenario(scenario: Scenario, where: str) -> None:
+    """Refuse a scenario that cannot run.
+
+    Raises:
+        UsageError: a number lies outside its range, or CUDA is asked for without a model.
+    """
+    load, limits = scenario.load, scenario.limits
+    positive = {
+        "load.requests": load.requests,
+        "load.concurrency": load.concurrency,
+        "load.output_tokens": load.output_tokens,
+        "load.prompt_chars": load.prompt_chars,
+        "load.distinct_images": load.distinct_images,
+        "load.request_timeout_s": load.request_timeout_s,
+        "target.tensor_parallel_size": scenario.target.tensor_parallel_size,
+        "target.start_timeout_s": scenario.target.start_timeout_s,
+        "profiling.rate_hz": scenario.profiling.rate_hz,
+        "limits.max_trials": limits.max_trials,
+        "limits.min_effect_frac": limits.min_effect_frac,
+    }
+    for field, value in positive.items():
+        if value <= 0:
+            raise UsageError(f"{where}: {field} must be greater than 0, not {value}")
+    if load.warmup_requests < 0 or load.profiled_requests < 0:
+        raise UsageError(f"{where}: load.warmup_requests and load.profiled_requests must not be negative")
+    if scenario.profiling.enabled and load.profiled_requests == 0:
+        raise UsageError(f"{where}: profiling is enabled, but load.profiled_requests is 0")
+    if not 0.5 < limits.confidence < 1.0:  # noqa: PLR2004 - a level of confidence above chance
+        raise UsageError(f"{where}: limits.confidence must lie between 0.5 and 1, not {limits.confidence}")
+    if load.image is not None and min(load.image.width_px, load.image.height_px, load.image.count) <= 0:
+        raise UsageError(f"{where}: load.image needs a width, a height and a count greater than 0")
+    if scenario.target.device is Device.CUDA and scenario.target.model is None:
+        raise UsageError(
+            f"{where}: device = cuda needs a model",
+            hint="give --model PATH; the tiny generated model is for the CPU",
+        )
+
+
+def _refuse_unknown(document: Any, kind: Any, path: Path, inside: str) -> None:
+    """Name the first field of `document` that the dataclass `kind` does not have."""
+    if not isinstance(document, dict):
+        raise UsageError(f"{path}: {inside or 'the file'} must be a table")
+    hints = typing.get_type_hints(kind)
+    known = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+    for name, value in document.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise UsageError(
+                f"{path}: unknown field {inside}{name}",
+                hint=f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}",
+            )
+        nested = [part for part in (known[name], *typing.get_args(known[name])) if dataclasses.is_dataclass(part)]
+        if nested:
+            _refuse_unknown(value, nested[0], path, f"{inside}{name}.")

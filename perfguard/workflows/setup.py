@@ -1,0 +1,128 @@
+"""Everything a run needs before its first trial: the history, the environment, the model, the store."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+
+from perfguard import __version__
+from perfguard.model.errors import UsageError
+from perfguard.model.progress import Progress
+from perfguard.model.revision import Revision
+from perfguard.model.scenario import Device, Scenario
+from perfguard.revisions.environments import Environment, EnvironmentManager, load_spec
+from perfguard.revisions.releases import release_history
+from perfguard.revisions.repository import Repository
+from perfguard.store import RunStore
+from perfguard.targets.sglang_server import ensure_tiny_model
+from perfguard.workflows.places import cache_dir
+from perfguard.workflows.trial import Bench, freeze_schedules
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """What every measuring verb is asked: where, with what, and how.
+
+    `command` is the command line that repeats the run, `run_dir` its folder; `resume` continues the run in it.
+    """
+
+    command: str
+    repo: str | None
+    package: str
+    scenario: Scenario
+    run_dir: Path
+    resume: bool
+    seed: int
+    port: int | None
+    installer: str
+
+
+def open_history(request: RunRequest, good: str, bad: str, progress: Progress) -> Repository:
+    """Open the clone that was named, or turn the releases between the two versions into a history."""
+    if request.repo is not None:
+        return Repository.open(request.repo, cache_dir=cache_dir(), progress=progress)
+    return release_history(request.package, good, bad, cache_dir=cache_dir(), progress=progress)
+
+
+def open_store(request: RunRequest, verb: str, revisions: tuple[Revision, ...]) -> RunStore:
+    """Make the run's folder, or open the one that is continued.
+
+    Raises:
+        UsageError: the folder holds another run than the one that was asked for.
+    """
+    settings: dict[str, Any] = {
+        "verb": verb,
+        "revisions": [revision.commit for revision in revisions],
+        "scenario": msgspec.to_builtins(request.scenario),
+        "seed": request.seed,
+    }
+    if not request.resume:
+        return RunStore.create(request.run_dir, settings)
+    store = RunStore.open(request.run_dir)
+    kept = store.settings()
+    for key, wanted in settings.items():
+        if kept.get(key) != msgspec.json.decode(msgspec.json.encode(wanted)):
+            store.close()
+            raise UsageError(
+                f"the run in {request.run_dir} has another {key}",
+                hint="repeat the command that began it (see its report), or start anew without --resume",
+            )
+    return store
+
+
+def open_bench(request: RunRequest, repository: Repository, store: RunStore, progress: Progress) -> Bench:
+    """Make what trials need: the managed environment, the model and the frozen schedules."""
+    environment = ensure_environment(request.scenario, installer=request.installer, progress=progress)
+    return Bench(
+        scenario=request.scenario,
+        schedules=freeze_schedules(request.scenario),
+        repository=repository,
+        python=environment.python,
+        model_path=model_path(request.scenario, environment),
+        store=store,
+        progress=progress,
+        port=request.port,
+    )
+
+
+def ensure_environment(scenario: Scenario, *, installer: str, progress: Progress) -> Environment:
+    """Return the scenario's managed environment, created now if need be."""
+    manager = EnvironmentManager(cache_dir(), installer=installer)
+    return manager.ensure(load_spec(scenario.target.environment_spec), progress=progress)
+
+
+def model_path(scenario: Scenario, environment: Environment) -> Path | None:
+    """Return the model on disk: the user's, or the tiny one, generated once."""
+    if scenario.target.model is not None:
+        return Path(scenario.target.model).resolve()
+    if scenario.target.device is Device.CUDA:
+        return None
+    return ensure_tiny_model(environment.python, cache_dir())
+
+
+def machine() -> tuple[tuple[str, str], ...]:
+    """Describe the machine that measures, for the report."""
+    memory = psutil.virtual_memory().total / 2**30
+    return (
+        ("perfguard", __version__),
+        ("platform", platform.platform()),
+        ("cpu", _cpu_model()),
+        ("cores", str(len(os.sched_getaffinity(0)))),
+        ("memory_gib", f"{memory:.1f}"),
+        ("python", platform.python_version()),
+    )
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
