@@ -14,6 +14,9 @@ class Progress(Protocol):
     def step(self, message: str) -> None:
         """Tell what is being done right now; replaced by the next step."""
 
+    def close(self) -> None:
+        """Take away what a step shows."""
+
 
 class Silent:
     """A `Progress` that goes nowhere."""
@@ -23,3 +26,6 @@ class Silent:
 
     def step(self, message: str) -> None:
         """Drop `message`."""
+
+    def close(self) -> None:
+        """Nothing is shown."""

@@ -51,9 +51,7 @@ class Posterior:
         return self.effect_mean - half, self.effect_mean + half
 
 
-def posterior(
-    revisions: int, observations: Sequence[Observation], prior: Floats, prior_no_change: float
-) -> Posterior:
+def posterior(revisions: int, observations: Sequence[Observation], prior: Floats, prior_no_change: float) -> Posterior:
     """Return the posterior over the first bad index, for `revisions` revisions of which 0 is good.
 
     `prior` has shape `(revisions,)`, its entry 0 is ignored; `prior_no_change` is the prior of "no change".

@@ -56,9 +56,7 @@ class Session:
                     hint="the run was made by another version of perfguard or the scenario: start anew",
                 )
         else:
-            trial = run_trial(
-                self.bench, revision, number=number, block=self._block, strategy=Strategy.AS_COMMITTED
-            )
+            trial = run_trial(self.bench, revision, number=number, block=self._block, strategy=Strategy.AS_COMMITTED)
             self.bench.progress.say(f"trial {number}, block {self._block}: {revision.label}: {self._tell(trial)}")
         self._trials.append(trial)
         return trial
@@ -69,9 +67,7 @@ class Session:
             self.begin_block()
             for index in block:
                 trial = self.trial(revisions[index])
-                search.record(
-                    index, value(trial) if isinstance(trial.outcome, Completed) else Outcome.UNTESTABLE
-                )
+                search.record(index, value(trial) if isinstance(trial.outcome, Completed) else Outcome.UNTESTABLE)
 
     def _tell(self, trial: Trial) -> str:
         outcome = trial.outcome

@@ -140,9 +140,7 @@ def _measure(bench: Bench, revision: Revision, number: int) -> Samples:
 def _replay(server: RunningServer, bench: Bench, schedule: Schedule) -> LoadResult:
     """Replay one phase; too many failures make the revision untestable, not slow."""
     load = bench.scenario.load
-    result = run_load(
-        server.base_url, schedule, concurrency=load.concurrency, timeout_s=load.request_timeout_s
-    )
+    result = run_load(server.base_url, schedule, concurrency=load.concurrency, timeout_s=load.request_timeout_s)
     server.check_alive()
     failed = result.errors + result.timeouts
     if failed > FAILED_REQUESTS_LIMIT_FRAC * result.sent:
@@ -161,9 +159,7 @@ def _measured(server: RunningServer, bench: Bench, schedule: Schedule) -> tuple[
     return result, cpu
 
 
-def _profiled(
-    server: RunningServer, bench: Bench, work_dir: Path
-) -> tuple[LoadResult, CpuResult, tuple[Profile, ...]]:
+def _profiled(server: RunningServer, bench: Bench, work_dir: Path) -> tuple[LoadResult, CpuResult, tuple[Profile, ...]]:
     profiling = bench.scenario.profiling
     processes = [(process.pid, process.role) for process in server.processes() if process.role != ROLE_OTHER]
     with PySpySampler(

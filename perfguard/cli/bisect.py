@@ -1,0 +1,82 @@
+"""`perfguard bisect GOOD BAD`: name the revision that made the server slower."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from perfguard.cli.options import (
+    DEFAULT_SCENARIO,
+    ConfidenceOption,
+    DeviceOption,
+    InstallerOption,
+    JsonOption,
+    MaxTrialsOption,
+    MinEffectOption,
+    ModelOption,
+    PackageOption,
+    PortOption,
+    QuietOption,
+    RepoOption,
+    ResumeOption,
+    RunDirOption,
+    ScenarioChanges,
+    ScenarioOption,
+    SeedOption,
+    TpOption,
+    VerboseOption,
+    changed_scenario,
+)
+from perfguard.cli.output import Output, make_request
+from perfguard.model.errors import EXIT_INCONCLUSIVE, EXIT_OK
+from perfguard.model.result import BisectVerdict, Direction
+from perfguard.workflows.bisect import bisect
+
+
+def bisect_command(
+    good: Annotated[str, typer.Argument(help="A revision that is fast: a version, or with --repo anything git names.")],
+    bad: Annotated[str, typer.Argument(help="A later revision that is slow.")],
+    repo: RepoOption = None,
+    package: PackageOption = "sglang",
+    scenario: ScenarioOption = DEFAULT_SCENARIO,
+    find: Annotated[Direction, typer.Option(help="What to look for.")] = Direction.REGRESSION,
+    run_dir: RunDirOption = None,
+    resume: ResumeOption = False,
+    seed: SeedOption = 0,
+    max_trials: MaxTrialsOption = None,
+    min_effect: MinEffectOption = None,
+    confidence: ConfidenceOption = None,
+    device: DeviceOption = None,
+    model: ModelOption = None,
+    tp: TpOption = None,
+    port: PortOption = None,
+    installer: InstallerOption = "pip",
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,  # noqa: ARG001 - read where errors are caught
+) -> int:
+    """Find the revision between GOOD and BAD that made the server slower, and show the stack that did it."""
+    changes = ScenarioChanges(
+        max_trials=max_trials,
+        min_effect_percent=min_effect,
+        confidence=confidence,
+        device=device,
+        model=model,
+        tensor_parallel_size=tp,
+    )
+    request = make_request(
+        ("bisect", good, bad),
+        repo=repo,
+        package=package,
+        scenario=changed_scenario(scenario, changes),
+        run_dir=run_dir,
+        resume=resume,
+        seed=seed,
+        port=port,
+        installer=installer,
+    )
+    with Output(request, as_json=as_json, quiet=quiet) as output:
+        result = bisect(request, good, bad, find, output.progress)
+        output.show(result)
+    return EXIT_INCONCLUSIVE if result.verdict is BisectVerdict.UNKNOWN else EXIT_OK

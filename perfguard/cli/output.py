@@ -1,0 +1,101 @@
+"""What measuring verbs share: the request made from the options, and the result on stdout, as JSON and as a report."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+
+from perfguard.cli.progress import make_progress
+from perfguard.model.errors import UsageError
+from perfguard.model.result import BisectResult, CompareResult, RunResult
+from perfguard.model.scenario import Scenario
+from perfguard.report import print_result, to_json_document, write_report
+from perfguard.workflows.places import new_run_dir, newest_run_dir
+from perfguard.workflows.setup import RunRequest
+
+REPORT = "report.html"
+RESULT = "result.json"
+
+
+def make_request(
+    words: tuple[str, ...],
+    *,
+    repo: str | None,
+    package: str,
+    scenario: Scenario,
+    run_dir: Path | None,
+    resume: bool,
+    seed: int,
+    port: int | None,
+    installer: str,
+) -> RunRequest:
+    """Make the request of one run; `words` are the verb and its revisions.
+
+    Raises:
+        UsageError: there is nothing to resume, the port cannot be one, or the installer is unknown.
+    """
+    if port is not None and not 0 < port < 65536:  # noqa: PLR2004 - TCP's range
+        raise UsageError(f"--port {port} is no port", hint="give one between 1 and 65535, or none")
+    if installer not in ("pip", "uv"):
+        raise UsageError(f"--installer {installer} is not known", hint="use pip or uv")
+    if resume and run_dir is None:
+        run_dir = newest_run_dir(*words)
+        if run_dir is None:
+            raise UsageError(f"there is no run of `{' '.join(words)}` to resume here", hint="name it with --run-dir")
+    command = shlex.join(["perfguard", *(argument for argument in sys.argv[1:] if argument != "--resume")])
+    return RunRequest(
+        command=command,
+        repo=repo,
+        package=package,
+        scenario=scenario,
+        run_dir=(run_dir or new_run_dir(*words)).resolve(),
+        resume=resume,
+        seed=seed,
+        port=port,
+        installer=installer,
+    )
+
+
+class Output:
+    """Progress on stderr while a run goes on; the result on stdout when it is there."""
+
+    def __init__(self, request: RunRequest, *, as_json: bool, quiet: bool) -> None:
+        """Tell about `request`."""
+        self._request = request
+        self._as_json = as_json
+        self._errors = Console(stderr=True)
+        self.progress = make_progress(self._errors, quiet=quiet)
+
+    def __enter__(self) -> Output:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.close()
+        if kind is not None and (self._request.run_dir / "run.sqlite").exists():
+            self._errors.print(
+                f"perfguard: the trials so far are kept; continue with: {self._request.command} --resume "
+                f"--run-dir {shlex.quote(str(self._request.run_dir))}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
+
+    def show(self, result: BisectResult | CompareResult | RunResult) -> None:
+        """Write the report and the JSON document into the run's folder, and print the result."""
+        report = write_report(result, self._request.run_dir / REPORT)
+        document = json.dumps(to_json_document(result, str(report)), indent=2, allow_nan=False)
+        (self._request.run_dir / RESULT).write_text(document + "\n", encoding="utf-8")
+        self.progress.close()
+        if self._as_json:
+            sys.stdout.write(document + "\n")
+            return
+        console = Console()
+        print_result(result, console)
+        console.print(f"Report: {report}", highlight=False, soft_wrap=True)

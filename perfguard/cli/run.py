@@ -1,0 +1,76 @@
+"""`perfguard run REV...`: measure revisions side by side, without a verdict."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from perfguard.cli.options import (
+    DEFAULT_SCENARIO,
+    ConfidenceOption,
+    DeviceOption,
+    InstallerOption,
+    JsonOption,
+    ModelOption,
+    PackageOption,
+    PortOption,
+    QuietOption,
+    RepoOption,
+    ResumeOption,
+    RunDirOption,
+    ScenarioChanges,
+    ScenarioOption,
+    SeedOption,
+    TpOption,
+    VerboseOption,
+    changed_scenario,
+)
+from perfguard.cli.output import Output, make_request
+from perfguard.model.errors import EXIT_INCONCLUSIVE, EXIT_OK
+from perfguard.model.trial import Untestable
+from perfguard.workflows.measure import measure
+
+
+def run_command(
+    revisions: Annotated[list[str], typer.Argument(help="Versions, or with --repo anything git names.")],
+    repo: RepoOption = None,
+    package: PackageOption = "sglang",
+    scenario: ScenarioOption = DEFAULT_SCENARIO,
+    repeats: Annotated[int, typer.Option(min=1, help="Trials of each revision.")] = 1,
+    run_dir: RunDirOption = None,
+    resume: ResumeOption = False,
+    seed: SeedOption = 0,
+    confidence: ConfidenceOption = None,
+    device: DeviceOption = None,
+    model: ModelOption = None,
+    tp: TpOption = None,
+    port: PortOption = None,
+    installer: InstallerOption = "pip",
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,  # noqa: ARG001 - read where errors are caught
+) -> int:
+    """Measure REVISIONS under one load and print the table; no verdict."""
+    changes = ScenarioChanges(
+        confidence=confidence,
+        device=device,
+        model=model,
+        tensor_parallel_size=tp,
+    )
+    request = make_request(
+        ("run", *revisions),
+        repo=repo,
+        package=package,
+        scenario=changed_scenario(scenario, changes),
+        run_dir=run_dir,
+        resume=resume,
+        seed=seed,
+        port=port,
+        installer=installer,
+    )
+    with Output(request, as_json=as_json, quiet=quiet) as output:
+        result = measure(request, tuple(revisions), repeats, output.progress)
+        output.show(result)
+    failed = any(isinstance(trial.outcome, Untestable) for trial in result.trials)
+    return EXIT_INCONCLUSIVE if failed else EXIT_OK

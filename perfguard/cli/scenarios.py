@@ -1,0 +1,50 @@
+"""`perfguard scenarios`: what can be measured."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from perfguard.cli.options import JsonOption
+from perfguard.model.errors import EXIT_OK
+from perfguard.model.scenario import Scenario
+from perfguard.workflows.scenarios import DEFAULT_SCENARIO, list_scenarios, scenario_dir
+
+
+def scenarios_command(as_json: JsonOption = False) -> int:
+    """List the scenarios that come with perfguard."""
+    scenarios = list_scenarios()
+    if as_json:
+        document = {"schema_version": 1, "scenarios": [msgspec.to_builtins(scenario) for scenario in scenarios]}
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        return EXIT_OK
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("scenario", "load", "requests", "clients", "ranks", "device"):
+        table.add_column(heading)
+    for scenario in scenarios:
+        name = f"{scenario.name} (default)" if scenario.name == DEFAULT_SCENARIO else scenario.name
+        load, target = scenario.load, scenario.target
+        table.add_row(
+            name,
+            _describe(scenario),
+            str(load.requests),
+            str(load.concurrency),
+            str(target.tensor_parallel_size),
+            target.device.value,
+        )
+    console = Console()
+    console.print(table)
+    console.print(f"Files: {scenario_dir()}; copy one, change it, and pass its path to --scenario.", soft_wrap=True)
+    return EXIT_OK
+
+
+def _describe(scenario: Scenario) -> str:
+    image = scenario.load.image
+    if image is None:
+        return f"text, {scenario.load.output_tokens} tokens out"
+    count = "" if image.count == 1 else f"{image.count} x "
+    return f"{count}{image.width_px}x{image.height_px} {image.format.value}, {scenario.load.output_tokens} tokens out"

@@ -1,0 +1,263 @@
+"""Bisect: detect on what users feel, search on what stacks show, confirm on what users feel."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from perfguard.evidence.cost import TrialEvidence, merge_roles
+from perfguard.evidence.diff import EvidenceMetric, diff_profiles, evidence_metric, metric_value
+from perfguard.evidence.rules import RuleConfig, judge
+from perfguard.model.progress import Progress
+from perfguard.model.result import BisectResult, BisectVerdict, Culprit, Direction, Effect
+from perfguard.model.revision import Revision
+from perfguard.search import Outcome, Search, SearchConfig, SearchResult
+from perfguard.workflows.compare import tell_effect
+from perfguard.workflows.judge import Judge, run_info, summarise_revisions
+from perfguard.workflows.metrics import log_worse, user_effects
+from perfguard.workflows.session import Session
+from perfguard.workflows.setup import RunRequest, open_bench, open_history, open_store
+
+Floats = npt.NDArray[np.float64]
+
+# An evidence metric below this share of its larger end counts as this share: the log of "absent" must be a number.
+ABSENT_FRAC = 0.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What the search concluded: the neighbours around the change, and how sure that is."""
+
+    verdict: BisectVerdict
+    reason: str
+    culprit: int | None
+    credible_set: tuple[int, ...]
+    posterior: tuple[float, ...]
+    confidence: float
+
+
+def bisect(request: RunRequest, good_ref: str, bad_ref: str, direction: Direction, progress: Progress) -> BisectResult:
+    """Find the first revision after `good_ref` that is slower (or faster), up to `bad_ref`.
+
+    Raises:
+        UsageError: a revision does not exist, both are the same, or good is not an ancestor of bad.
+    """
+    repository = open_history(request, good_ref, bad_ref, progress)
+    history = repository.between(good_ref, bad_ref)
+    revisions = history.revisions
+    with open_store(request, f"bisect {direction.value}", revisions) as store:
+        progress.say(
+            f"{len(revisions) - 1} candidates after {revisions[0].label}, up to {revisions[-1].label}; "
+            f"scenario {request.scenario.name}; the run is kept in {request.run_dir}"
+        )
+        session = Session(open_bench(request, repository, store, progress))
+        run = _Bisect(request, session, revisions, direction)
+        found = run.find()
+        hunks = repository.hunks(revisions[found.culprit]) if found.culprit is not None else ()
+        culprit = (
+            Culprit(revision=revisions[found.culprit], posterior=found.confidence, hunks=hunks)
+            if found.culprit is not None
+            else None
+        )
+        return run.assemble(history.origin, found, culprit)
+
+
+class _Bisect:
+    """One bisect in progress."""
+
+    def __init__(
+        self, request: RunRequest, session: Session, revisions: tuple[Revision, ...], direction: Direction
+    ) -> None:
+        self._request = request
+        self._session = session
+        self._revisions = revisions
+        self._direction = direction
+        self._judge = Judge(session, revisions)
+        self._value = log_worse(request.scenario.metric)
+        self._limits = request.scenario.limits
+
+    def find(self) -> _Found:
+        """Gate the ends, locate the change, confirm it."""
+        last = len(self._revisions) - 1
+        self._say(f"gate: does {self._revisions[last].label} differ from {self._revisions[0].label}?")
+        gate = self._search_pair(0, last)
+        if gate.verdict != "culprit":
+            verdict = BisectVerdict.NO_CHANGE if gate.verdict == "no_change" else BisectVerdict.UNKNOWN
+            return _Found(
+                verdict=verdict,
+                reason=gate.reason,
+                culprit=None,
+                credible_set=tuple(range(1, last + 1)) if verdict is BisectVerdict.UNKNOWN else (),
+                posterior=(0.0, *([float(gate.posterior[1]) / last] * last)),
+                confidence=0.0,
+            )
+        if last == 1:
+            return self._culprit(1, gate.posterior, float(gate.posterior[1]))
+        metric = self._evidence_metric()
+        if metric is None:
+            self._say("no frame moved beyond its noise: searching on the user metric")
+            return self._on_user_metric()
+        self._say(f"searching on CPU ms per request under {metric.frame} in {metric.role}")
+        located = self._locate(metric)
+        return self._confirm(metric, located)
+
+    def _search_pair(self, low: int, high: int) -> SearchResult:
+        """Compare two revisions on the user metric."""
+        config = self._config(confirm=False)
+        search = Search(2, config, seed=self._request.seed + 1000 * low + high)
+        pair = (self._revisions[low], self._revisions[high])
+        self._session.drive(search, pair, self._value)
+        return search.result()
+
+    def _on_user_metric(self) -> _Found:
+        """Search on what users feel, where stacks show nothing."""
+        search = Search(len(self._revisions), self._config(gate=False), seed=self._request.seed)
+        self._session.drive(search, self._revisions, self._value)
+        result = search.result()
+        if result.culprit is not None:
+            return self._culprit(result.culprit, result.posterior, float(result.posterior[result.culprit]))
+        return self._unknown(result, result.reason)
+
+    def _evidence_metric(self) -> EvidenceMetric | None:
+        """Choose, from the ends, the frame whose cost moved most over its noise in the direction that is looked for."""
+        good, bad = self._ends()
+        if not good or not bad:
+            return None
+        return evidence_metric(*((good, bad) if self._direction is Direction.REGRESSION else (bad, good)))
+
+    def _ends(self) -> tuple[tuple[TrialEvidence, ...], tuple[TrialEvidence, ...]]:
+        trials = self._session.trials
+        return (
+            self._judge.evidence(trials, self._revisions[0]),
+            self._judge.evidence(trials, self._revisions[-1]),
+        )
+
+    def _locate(self, metric: EvidenceMetric) -> SearchResult:
+        """Place the revisions between the ends by the evidence metric: mostly one trial a revision."""
+        good, bad = self._ends()
+        values = {
+            0: [metric_value(t, metric) for t in good],
+            len(self._revisions) - 1: [metric_value(t, metric) for t in bad],
+        }
+        floor = ABSENT_FRAC * max(sum(ms) / len(ms) for ms in values.values())
+        search = Search(
+            len(self._revisions),
+            self._config(gate=False, confirm=False, shared_level=True),
+            seed=self._request.seed,
+        )
+        for index, measured in values.items():
+            for ms in measured:
+                search.observe(index, math.log(max(ms, floor)))
+        while (block := search.next_block()) is not None:
+            self._session.begin_block()
+            for index in block:
+                evidence = self._judge.evidence_of(self._session.trial(self._revisions[index]))
+                if evidence is None:
+                    search.record(index, Outcome.UNTESTABLE)
+                else:
+                    search.record(index, math.log(max(metric_value(evidence, metric), floor)))
+        return search.result()
+
+    def _confirm(self, metric: EvidenceMetric, located: SearchResult) -> _Found:
+        """Compare the candidate with its parent on the user metric; both kinds of evidence must agree."""
+        if located.culprit is None:
+            return self._unknown(located, located.reason)
+        culprit = located.culprit
+        parent, label = self._revisions[culprit - 1].label, self._revisions[culprit].label
+        self._say(f"confirming: does {label} differ from its parent {parent} on {self._request.scenario.metric.value}?")
+        pair = self._search_pair(culprit - 1, culprit)
+        if pair.verdict != "culprit":
+            reason = (
+                f"{metric.frame} moved at {label}, but {self._request.scenario.metric.value} of {label} and {parent} "
+                + (
+                    "differ by less than the smallest effect asked for"
+                    if pair.verdict == "no_change"
+                    else "does not settle"
+                )
+            )
+            return self._unknown(located, reason)
+        sure = float(located.posterior[culprit]) * float(pair.posterior[1])
+        return self._culprit(culprit, located.posterior, sure)
+
+    def _culprit(self, culprit: int, posterior: Floats, confidence: float) -> _Found:
+        return _Found(
+            verdict=BisectVerdict.CULPRIT,
+            reason="",
+            culprit=culprit,
+            credible_set=(culprit,),
+            posterior=tuple(map(float, posterior)),
+            confidence=confidence,
+        )
+
+    def _unknown(self, result: SearchResult, reason: str) -> _Found:
+        return _Found(
+            verdict=BisectVerdict.UNKNOWN,
+            reason=reason,
+            culprit=None,
+            credible_set=tuple(result.credible_set),
+            posterior=tuple(map(float, result.posterior)),
+            confidence=0.0,
+        )
+
+    def _config(self, *, gate: bool = True, confirm: bool = True, shared_level: bool = False) -> SearchConfig:
+        left = self._limits.max_trials - len(self._session.trials)
+        return SearchConfig(
+            confidence=self._limits.confidence,
+            min_effect=self._limits.min_effect_frac,
+            max_trials=max(left, 0),
+            direction="slower" if self._direction is Direction.REGRESSION else "faster",
+            gate=gate,
+            confirm=confirm,
+            shared_level=shared_level,
+        )
+
+    def _say(self, message: str) -> None:
+        self._session.bench.progress.say(message)
+
+    def assemble(self, origin: str, found: _Found, culprit: Culprit | None) -> BisectResult:
+        """Judge the culprit beside its parent, or the ends where there is none."""
+        low, high = (found.culprit - 1, found.culprit) if found.culprit else (0, len(self._revisions) - 1)
+        baseline, candidate = self._revisions[low], self._revisions[high]
+        trials = self._session.trials
+        before, after = self._judge.evidence(trials, baseline), self._judge.evidence(trials, candidate)
+        effects = user_effects(
+            trials,
+            baseline.commit,
+            candidate.commit,
+            first=self._request.scenario.metric,
+            confidence=self._limits.confidence,
+        )
+        both = bool(before and after)
+        return BisectResult(
+            run=run_info(self._request, self._session),
+            origin=origin,
+            direction=self._direction,
+            good=self._revisions[0],
+            bad=self._revisions[-1],
+            candidates=len(self._revisions) - 1,
+            verdict=found.verdict,
+            sentence=self._sentence(found, culprit, effects),
+            culprit=culprit,
+            credible_set=tuple(self._revisions[index] for index in found.credible_set),
+            posterior=found.posterior,
+            effects=effects,
+            findings=judge(before, after, RuleConfig()) if both else (),
+            grown_frames=diff_profiles(before, after, confidence=self._limits.confidence) if both else (),
+            baseline_profiles=merge_roles(before),
+            candidate_profiles=merge_roles(after),
+            revisions=summarise_revisions(self._session, self._revisions),
+            trials=trials,
+        )
+
+    def _sentence(self, found: _Found, culprit: Culprit | None, effects: tuple[Effect, ...]) -> str:
+        good, bad = self._revisions[0].label, self._revisions[-1].label
+        slower = "slower" if self._direction is Direction.REGRESSION else "faster"
+        measured = tell_effect(effects[0]) if effects else "nothing was measured on both sides"
+        if culprit is not None:
+            return f"{culprit.revision.label} made the server {slower}: {measured}; posterior {culprit.posterior:.3f}."
+        if found.verdict is BisectVerdict.NO_CHANGE:
+            return f"{bad} is not {slower} than {good}: {found.reason} ({measured})."
+        return f"Cannot tell which revision between {good} and {bad} made the server {slower}: {found.reason} ({measured})."

@@ -1,0 +1,139 @@
+"""From trials to judgements: evidence per trial, effects, findings, grown frames, summaries.
+
+Nothing here runs anything: what is judged lies in the store, so every verdict can be judged again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from perfguard.evidence.cost import TrialEvidence, trial_evidence
+from perfguard.evidence.stacks import merge, parse_folded
+from perfguard.model.profile import Stack
+from perfguard.model.result import RevisionSummary, RunInfo
+from perfguard.model.revision import Revision
+from perfguard.model.trial import Trial, Untestable
+from perfguard.revisions.environments import site_packages
+from perfguard.stats.paired import geometric_interval
+from perfguard.targets.sglang_server import import_root
+from perfguard.workflows.metrics import samples_of, user_value
+from perfguard.workflows.session import Session
+from perfguard.workflows.setup import RunRequest, machine
+from perfguard.workflows.sources import TreeSources
+
+
+class Judge:
+    """Reads trials' profiles from the store and turns them into evidence, each once."""
+
+    def __init__(self, session: Session, revisions: Sequence[Revision]) -> None:
+        """Judge trials of `session`, whose revisions are `revisions`."""
+        self._bench = session.bench
+        self._by_commit = {revision.commit: revision for revision in revisions}
+        self._evidence: dict[int, TrialEvidence] = {}
+        self._sources: dict[str, tuple[TreeSources, tuple[str, ...]]] = {}
+
+    def evidence(self, trials: Sequence[Trial], revision: Revision) -> tuple[TrialEvidence, ...]:
+        """Return the evidence of every completed, profiled trial of `revision` among `trials`."""
+        return tuple(
+            found
+            for trial in trials
+            if trial.revision == revision.commit and (found := self.evidence_of(trial)) is not None
+        )
+
+    def evidence_of(self, trial: Trial) -> TrialEvidence | None:
+        """Return one trial's evidence, or None where it was not profiled."""
+        samples = samples_of(trial)
+        if samples is None or not samples.profiles:
+            return None
+        if trial.number not in self._evidence:
+            sources, prefixes = self._tree_sources(trial.revision)
+            stacks: dict[str, tuple[Stack, ...]] = {}
+            for profile in samples.profiles:
+                text = self._bench.store.get_artifact(profile.artifact).decode("utf-8", errors="replace")
+                parsed = parse_folded(text, strip_prefixes=prefixes)
+                stacks[profile.role] = merge(stacks.get(profile.role, ()), parsed)
+            self._evidence[trial.number] = trial_evidence(samples, stacks, sources)
+        return self._evidence[trial.number]
+
+    def _tree_sources(self, commit: str) -> tuple[TreeSources, tuple[str, ...]]:
+        if commit not in self._sources:
+            tree = self._bench.repository.worktree(self._by_commit[commit])
+            packages = site_packages(self._bench.python)
+            roots: list[Path] = [import_root(tree), packages, packages.parent]
+            base = _base_library(self._bench.python, packages.parent.name)
+            if base is not None:
+                roots.append(base)
+            self._sources[commit] = (TreeSources(roots), tuple(f"{root}/" for root in roots))
+        return self._sources[commit]
+
+
+def _base_library(python: Path, version: str) -> Path | None:
+    """Return the standard library behind a virtual environment's interpreter, such as `.../lib/python3.11`."""
+    library = python.resolve().parent.parent / "lib" / version
+    return library if library.is_dir() else None
+
+
+def summarise_revisions(session: Session, revisions: Sequence[Revision]) -> tuple[RevisionSummary, ...]:
+    """Summarise every revision that was tried, in the history's order."""
+    scenario = session.bench.scenario
+    summaries = []
+    for index, revision in enumerate(revisions):
+        trials = [trial for trial in session.trials if trial.revision == revision.commit]
+        if not trials:
+            continue
+        values = [
+            user_value(samples.load, scenario.metric) for trial in trials if (samples := samples_of(trial)) is not None
+        ]
+        failed = [trial.outcome for trial in trials if isinstance(trial.outcome, Untestable)]
+        mean, low, high = geometric_interval(values, scenario.limits.confidence) if values else (None, None, None)
+        summaries.append(
+            RevisionSummary(
+                revision=revision,
+                index=index,
+                trials=len(trials),
+                untestable=len(failed),
+                untestable_reason=failed[0].reason if failed else "",
+                metric_mean=mean,
+                metric_low=low,
+                metric_high=high,
+                evidence_ms_per_request=None,
+            )
+        )
+    return tuple(summaries)
+
+
+def run_info(request: RunRequest, session: Session) -> RunInfo:
+    """Gather what a reader needs to judge or repeat the run."""
+    scenario = session.bench.scenario
+    completed = [samples for trial in session.trials if (samples := samples_of(trial)) is not None]
+    packages = dict(pair for samples in completed for pair in samples.server.packages)
+    packages.pop("sglang", None)
+    stand_ins = sorted({name for samples in completed for name in samples.server.stand_ins})
+    warnings = Counter(warning for samples in completed for profile in samples.profiles for warning in profile.warnings)
+    facts = [*machine(), *sorted(packages.items())]
+    facts += [("device", scenario.target.device.value), ("ranks", str(scenario.target.tensor_parallel_size))]
+    facts += [(f"profiler said ({count}x)", text) for text, count in warnings.most_common(3)]
+    return RunInfo(
+        command=request.command,
+        run_dir=str(session.bench.store.run_dir),
+        scenario=scenario.name,
+        scenario_description=scenario.description,
+        schedule_digest=session.bench.schedules.measured.digest,
+        metric=scenario.metric.value,
+        larger_is_better=scenario.metric.larger_is_better,
+        started_at=session.trials[0].started_at if session.trials else "",
+        wall_s=session.wall_s,
+        seed=request.seed,
+        environment=tuple(facts),
+        stand_ins=tuple(stand_ins),
+        lost_samples=sum(profile.lost for samples in completed for profile in samples.profiles),
+        kept_samples=sum(profile.samples for samples in completed for profile in samples.profiles),
+    )
+
+
+def percent(ratio: float) -> str:
+    """Render a ratio as a signed change, such as `-17.3%`."""
+    return "unbounded" if not math.isfinite(ratio) else f"{100.0 * (ratio - 1.0):+.1f}%"
