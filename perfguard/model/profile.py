@@ -20,7 +20,10 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
-    """A distinct stack, root first, and how many samples saw it. `thread` is the thread's name, `tid` its OS id (0: unknown)."""
+    """A distinct stack, root first, and how many samples saw it.
+
+    `thread` is the thread's name, `tid` its OS id (0: unknown).
+    """
 
     thread: str
     tid: int

@@ -77,10 +77,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrownFrame:
-    """A function whose cost per request changed, in one role: CPU milliseconds per request under it (`total`) and in it (`self`).
+    """A function whose cost changed, in one role: CPU milliseconds per request under it (`total`) and in it (`self`).
 
     `frame` is `function (file)`; `low_ms` and `high_ms` bound the change of the total (after minus before) at the
-    run's confidence, and are None where fewer than two trials a side were profiled. `significant` is True where zero lies outside them.
+    run's confidence, and are None where fewer than two trials a side were profiled. `significant` is True where the
+    change is beyond the noise.
     """
 
     frame: str

@@ -1,7 +1,7 @@
 """The posterior over "revision k is the first bad one" and "nothing changed", given trials in blocks.
 
-Model: the log metric of a trial is `block + effect * [index >= k] + noise`. Blocks are free nuisances, the effect has prior
-N(0, 16 sigma^2) and sigma is integrated out with Jeffreys' prior. A positive effect is a slowdown.
+Model: the log metric of a trial is `block + effect * [index >= k] + noise`. Blocks are free nuisances, the effect has
+prior N(0, 16 sigma^2) and sigma is integrated out with Jeffreys' prior. A positive effect is a slowdown.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 2. Locate: a random end beside the candidate that halves the posterior, until one place holds the confidence.
 3. Confirm: the candidate beside its parent, until their difference is clear by itself.
 
-Every trial feeds one posterior. A revision that cannot be tested is never good or bad: it merges with its neighbours, and
-the answer is then a credible set.
+Every trial feeds one posterior. A revision that cannot be tested is never good or bad: it merges with its neighbours,
+and the answer is then a credible set.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -47,10 +48,10 @@ class Phase(str, Enum):
 class SearchConfig:
     """When a search is satisfied.
 
-    `min_effect` is the smallest slowdown worth finding, as a fraction. `gate_bayes_factor` and `confirm_bayes_factor` are
-    what the gate and the confirmation ask for; `gate=False` trusts that the ends differ, `confirm=False` trusts the posterior.
-    `shared_level=True` is for a metric whose drift is small beside its effect: all trials share one level, and a block is one
-    candidate alone, beside the ends that were told with `observe`.
+    `min_effect` is the smallest slowdown worth finding, as a fraction. `gate_bayes_factor` and `confirm_bayes_factor`
+    are what the gate and the confirmation ask for; `gate=False` trusts that the ends differ, `confirm=False` trusts the
+    posterior. `shared_level=True` is for a metric whose drift is small beside its effect: all trials share one level,
+    and a block is one candidate alone, beside the ends that were told with `observe`.
     """
 
     confidence: float = 0.95
@@ -85,7 +86,7 @@ class SearchConfig:
 class SearchResult:
     """What is known; `posterior[k]` is P(k is the first bad), shape `(revisions,)`.
 
-    `effect`, `effect_low` and `effect_high` are log ratios (bad over good) in the sense of the values that were recorded.
+    `effect`, `effect_low` and `effect_high` are log ratios (bad over good) of the values as they were recorded.
     """
 
     verdict: str
@@ -197,9 +198,9 @@ class Search:
         """Return what is known now; a search that is still running answers `unknown`."""
         state = self._posterior()
         sign = 1.0 if self._config.direction == "slower" else -1.0
-        if self._confirmed is not None and (pair := self._pair_summary(*self._confirmed)) is not None:
-            mean, (low, high) = pair.mean, pair.bounds(self._config.confidence)
-        elif self._n == 2 and (pair := self._pair_summary(0, 1)) is not None:  # noqa: PLR2004 - a comparison
+        compared = self._confirmed or ((0, 1) if self._n == 2 else None)  # noqa: PLR2004 - two revisions are a pair
+        pair = self._pair_summary(*compared) if compared is not None else None
+        if pair is not None:
             mean, (low, high) = pair.mean, pair.bounds(self._config.confidence)
         else:
             mean, (low, high) = state.effect_mean, state.effect_bounds(self._config.confidence)
@@ -344,7 +345,7 @@ class Search:
     def _best_group(self, state: Posterior) -> tuple[tuple[int, int], float]:
         """Return the neighbouring testable revisions (low, high) most likely around the change, and its probability."""
         ends = sorted({0, self._n - 1, *self._testable()})
-        masses = [float(state.first_bad[low + 1 : high + 1].sum()) for low, high in zip(ends, ends[1:], strict=False)]
+        masses = [float(state.first_bad[low + 1 : high + 1].sum()) for low, high in pairwise(ends)]
         best = int(np.argmax(masses))
         return (ends[best], ends[best + 1]), masses[best]
 

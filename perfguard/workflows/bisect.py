@@ -260,4 +260,4 @@ class _Bisect:
             return f"{culprit.revision.label} made the server {slower}: {measured}; posterior {culprit.posterior:.3f}."
         if found.verdict is BisectVerdict.NO_CHANGE:
             return f"{bad} is not {slower} than {good}: {found.reason} ({measured})."
-        return f"Cannot tell which revision between {good} and {bad} made the server {slower}: {found.reason} ({measured})."
+        return f"Cannot tell which revision from {good} to {bad} made the server {slower}: {found.reason} ({measured})."

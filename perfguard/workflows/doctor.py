@@ -131,7 +131,7 @@ def _shared_memory() -> Check:
         mib = shutil.disk_usage("/dev/shm").free / 2**20  # noqa: S108 - the kernel's place, not a temporary file
     except OSError as error:
         return Check(
-            name="shared memory", health=Health.FAILED, found=f"/dev/shm: {error.strerror}", mend="mount a tmpfs there"
+            name="shared memory", health=Health.FAILED, found=error.strerror or str(error), mend="mount a tmpfs there"
         )
     if mib < 256.0:  # noqa: PLR2004 - gloo and the server's queues
         return Check(

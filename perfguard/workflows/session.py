@@ -52,7 +52,7 @@ class Session:
             trial = self._kept[number - 1]
             if trial.revision != revision.commit or trial.block != self._block:
                 raise PerfguardError(
-                    f"trial {number} of {self.bench.store.run_dir} is of {trial.revision[:12]}, not of {revision.label}",
+                    f"trial {number} in {self.bench.store.run_dir} is of {trial.revision[:12]}, not {revision.label}",
                     hint="the run was made by another version of perfguard or the scenario: start anew",
                 )
         else:

@@ -1,0 +1,251 @@
+"""The bisect and compare workflows over a simulated server: right answers, and a resume that repeats nothing."""
+
+import itertools
+
+import numpy as np
+import pytest
+from conftest import make_samples, make_trial
+
+from perfguard.model.errors import PerfguardError, UsageError
+from perfguard.model.progress import Silent
+from perfguard.model.result import BisectVerdict, CompareVerdict, Direction
+from perfguard.model.revision import HistoryKind, Revision, RevisionRange
+from perfguard.model.trial import Trial, Untestable
+from perfguard.workflows import bisect as bisect_module
+from perfguard.workflows import compare as compare_module
+from perfguard.workflows import judge as judge_module
+from perfguard.workflows import session as session_module
+from perfguard.workflows.bisect import bisect
+from perfguard.workflows.compare import compare
+from perfguard.workflows.scenarios import load_scenario
+from perfguard.workflows.setup import RunRequest
+from perfguard.workflows.trial import Bench, freeze_schedules
+
+MAIN = "<module> (server/main.py:10)"
+LOOP = "event_loop (server/scheduler.py:50)"
+GROWN = "share_inputs (server/scheduler.py:90)"
+WORK = "work (server/scheduler.py:70)"
+
+
+class FakeRepository:
+    """A history of `count` revisions, without git."""
+
+    kind = HistoryKind.COMMITS
+    origin = "test"
+
+    def __init__(self, count, tree):
+        self.revisions = tuple(
+            Revision(commit=f"{i:040d}", label=f"r{i}", subject=f"change {i}", author="A", committed_at="2026-01-01")
+            for i in range(count)
+        )
+        self._tree = tree
+
+    def resolve(self, ref):
+        return next(r for r in self.revisions if r.label == ref)
+
+    def between(self, good, bad):
+        labels = [r.label for r in self.revisions]
+        chosen = self.revisions[labels.index(good) : labels.index(bad) + 1]
+        return RevisionRange(kind=self.kind, origin=self.origin, revisions=chosen)
+
+    def worktree(self, _revision):
+        return self._tree
+
+    def hunks(self, _revision):
+        return ()
+
+
+class World:
+    """A simulated server: throughput falls by `effect`, and a frame appears, from `culprit` on."""
+
+    def __init__(self, culprit, effect=0.2, noise=0.03, seed=0, untestable=(), frame_from=None):
+        self.culprit, self.effect, self.noise = culprit, effect, noise
+        self.frame_from = culprit if frame_from is None else frame_from
+        self.rng = np.random.default_rng(seed)
+        self.untestable = untestable
+        self.ran = []
+        self.die_after = None
+
+    def __call__(self, bench, revision, *, number, block, strategy):
+        index = int(revision.commit)
+        if self.die_after is not None and len(self.ran) >= self.die_after:
+            raise KeyboardInterrupt
+        self.ran.append((number, index))
+        if index in self.untestable:
+            outcome = Untestable(reason="ImportError: broken", log="Traceback")
+            trial = Trial(
+                number=number,
+                block=block,
+                revision=revision.commit,
+                strategy=strategy.value,
+                started_at="",
+                wall_s=1.0,
+                outcome=outcome,
+            )
+        else:
+            # Seeded by trial, so that a resumed run would measure what the first one would have.
+            rng = np.random.default_rng((7, number))
+            slow = index >= self.culprit
+            throughput = 140.0 * np.exp(-self.effect * slow + self.noise * rng.standard_normal())
+            grown = 150 + int(rng.integers(-8, 8)) if index >= self.frame_from else 0
+            work = 400 + int(rng.integers(-15, 15))
+            text = f"{MAIN};{LOOP};{WORK} {work}\n" + (f"{MAIN};{LOOP};{GROWN} {grown}\n" if grown else "")
+            key = bench.store.put_artifact(text.encode())
+            cpu = 5.0 * (work + grown) / 400
+            trial = make_trial(number, block, revision.commit, make_samples(throughput, (("rank-0", key),), cpu_s=cpu))
+        bench.store.add_trial(trial)
+        return trial
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+    """Return a function that runs a workflow over a world; the folder is the same at every call."""
+    tree = tmp_path / "tree"
+    (tree / "sglang").mkdir(parents=True)
+    (tree / "sglang" / "__init__.py").write_text("")
+    packages = tmp_path / "env" / "lib" / "python3.11" / "site-packages"
+    packages.mkdir(parents=True)
+    scenario = load_scenario("mm-small-images")
+    schedules = freeze_schedules(scenario)
+    monkeypatch.setattr(judge_module, "site_packages", lambda _python: packages)
+
+    def run(workflow, world, *arguments, count=12, resume=False, folder="run", seed=0):
+        repository = FakeRepository(count, tree)
+
+        def bench(request, _repository, store, progress):
+            return Bench(
+                scenario=request.scenario,
+                schedules=schedules,
+                repository=repository,
+                python=tmp_path / "env" / "bin" / "python",
+                model_path=None,
+                store=store,
+                progress=progress,
+                port=None,
+            )
+
+        for module in (bisect_module, compare_module):
+            monkeypatch.setattr(module, "open_history", lambda *_: repository)
+            monkeypatch.setattr(module, "open_bench", bench)
+        monkeypatch.setattr(session_module, "run_trial", world)
+        request = RunRequest(
+            command="perfguard test",
+            repo=None,
+            package="sglang",
+            scenario=scenario,
+            run_dir=tmp_path / folder,
+            resume=resume,
+            seed=seed,
+            port=None,
+            installer="pip",
+        )
+        return workflow(request, *arguments, Silent())
+
+    return run
+
+
+@pytest.mark.parametrize("culprit", [1, 4, 11])
+def test_bisect_names_the_culprit_with_few_trials(lab, culprit):
+    world = World(culprit)
+    result = lab(bisect, world, "r0", "r11", Direction.REGRESSION)
+    assert result.verdict is BisectVerdict.CULPRIT
+    assert result.culprit.revision.label == f"r{culprit}"
+    assert result.culprit.posterior > 0.9
+    assert result.credible_set == (result.culprit.revision,)
+    assert result.effects[0].high < 1.0
+    assert result.effects[0].low < np.exp(-0.2) < result.effects[0].high
+    assert len(world.ran) <= 30
+    assert any("share_inputs" in frame.frame for frame in result.grown_frames if frame.significant)
+
+
+def test_bisect_finds_an_improvement(lab):
+    result = lab(bisect, World(5, effect=-0.2, frame_from=99), "r0", "r11", Direction.IMPROVEMENT)
+    assert (result.verdict, result.culprit.revision.label) == (BisectVerdict.CULPRIT, "r5")
+    assert result.effects[0].low > 1.0
+
+
+def test_no_change_is_said(lab):
+    result = lab(bisect, World(99, effect=0.0), "r0", "r11", Direction.REGRESSION)
+    assert result.verdict is BisectVerdict.NO_CHANGE
+    assert result.culprit is None
+    assert result.credible_set == ()
+
+
+def test_stacks_that_move_elsewhere_than_the_metric_confirm_nothing(lab):
+    result = lab(bisect, World(8, frame_from=3), "r0", "r11", Direction.REGRESSION)
+    assert result.verdict is BisectVerdict.UNKNOWN
+    assert result.culprit is None
+    assert "moved at r3" in result.sentence
+
+
+def test_an_untestable_end_is_unknown_with_its_reason(lab):
+    result = lab(bisect, World(4, untestable=(11,)), "r0", "r11", Direction.REGRESSION)
+    assert result.verdict is BisectVerdict.UNKNOWN
+    assert "cannot be tested" in result.sentence
+    (summary,) = [s for s in result.revisions if s.untestable]
+    assert summary.untestable_reason == "ImportError: broken"
+
+
+def test_an_untestable_culprit_is_a_credible_set(lab):
+    result = lab(bisect, World(5, untestable=(5,)), "r0", "r11", Direction.REGRESSION)
+    assert result.verdict is BisectVerdict.UNKNOWN
+    assert [r.label for r in result.credible_set] == ["r5", "r6"]
+
+
+@pytest.mark.parametrize("die_after", [0, 1, 6, 9, 12])
+def test_a_resumed_bisect_runs_no_trial_twice_and_ends_the_same(lab, die_after):
+    straight = lab(bisect, World(4), "r0", "r11", Direction.REGRESSION, folder="straight")
+    world = World(4)
+    world.die_after = die_after
+    with pytest.raises(KeyboardInterrupt):
+        lab(bisect, world, "r0", "r11", Direction.REGRESSION)
+    world.die_after = None
+    result = lab(bisect, world, "r0", "r11", Direction.REGRESSION, resume=True)
+    numbers = [number for number, _ in world.ran]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert [t.revision for t in result.trials] == [t.revision for t in straight.trials]
+    assert (result.culprit, result.effects, result.posterior) == (straight.culprit, straight.effects, straight.posterior)
+
+
+def test_resuming_something_else_is_refused(lab):
+    world = World(4)
+    lab(bisect, world, "r0", "r11", Direction.REGRESSION)
+    with pytest.raises(UsageError, match="another verb"):
+        lab(compare, world, "r0", "r11", resume=True)
+    with pytest.raises(UsageError, match="another seed"):
+        lab(bisect, world, "r0", "r11", Direction.REGRESSION, resume=True, seed=5)
+    with pytest.raises(UsageError, match="another revisions"):
+        lab(bisect, world, "r0", "r10", Direction.REGRESSION, resume=True)
+    with pytest.raises(UsageError, match="already holds a run"):
+        lab(bisect, world, "r0", "r11", Direction.REGRESSION)
+
+
+@pytest.mark.parametrize(
+    ("effect", "verdict"),
+    [(0.2, CompareVerdict.SLOWER), (-0.2, CompareVerdict.FASTER), (0.0, CompareVerdict.NO_CHANGE)],
+)
+def test_compare_says_what_is(lab, effect, verdict):
+    result = lab(compare, World(1, effect=effect), "r0", "r1", count=2)
+    assert result.verdict is verdict
+    assert result.effects[0].pairs >= 3
+
+
+def test_compare_with_a_broken_candidate_is_unknown(lab):
+    result = lab(compare, World(9, untestable=(1,)), "r0", "r1", count=2)
+    assert result.verdict is CompareVerdict.UNKNOWN
+    assert "ImportError: broken" in result.sentence
+    assert len(result.trials) <= 4
+
+
+def test_trials_run_in_blocks_of_random_order(lab):
+    world = World(4)
+    result = lab(bisect, world, "r0", "r11", Direction.REGRESSION)
+    gate = [t for t in result.trials if t.block <= 3]
+    assert all(len(list(group)) == 2 for _, group in itertools.groupby(gate, key=lambda t: t.block))
+    orders = {tuple(int(t.revision) for t in result.trials if t.block == b) for b in range(1, 5)}
+    assert len(orders) > 1
+
+
+def test_comparing_a_revision_with_itself_is_refused(lab):
+    with pytest.raises(PerfguardError, match="same revision"):
+        lab(compare, World(1), "r0", "r0", count=2)

@@ -1,0 +1,58 @@
+"""Scenario files: those that come along are right, wrong ones are named."""
+
+import pytest
+
+from perfguard.model.errors import UsageError
+from perfguard.model.scenario import UserMetric
+from perfguard.workflows.scenarios import list_scenarios, load_scenario, read_scenario, scenario_dir
+
+
+def test_the_scenarios_that_come_along():
+    by_name = {scenario.name: scenario for scenario in list_scenarios()}
+    assert set(by_name) == {"mm-small-images", "mm-high-concurrency", "mm-large-images", "text-only"}
+    small, high = by_name["mm-small-images"], by_name["mm-high-concurrency"]
+    assert (small.load.image.width_px, small.load.concurrency) == (112, 96)
+    assert (high.load.image.width_px, high.load.image.height_px, high.load.requests) == (1120, 700, 512)
+    assert by_name["text-only"].load.image is None
+    assert all(scenario.metric is UserMetric.THROUGHPUT for scenario in by_name.values())
+    for name in by_name:
+        assert load_scenario(name) == by_name[name]
+
+
+def test_an_unknown_name_lists_the_near_ones():
+    with pytest.raises(UsageError) as caught:
+        load_scenario("mm-smal-images")
+    assert "mm-small-images" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("concurrency = 96", "concurency = 96", "unknown field load.concurency"),
+        ("concurrency = 96", 'concurrency = "many"', "Expected `int`"),
+        ("concurrency = 96", "concurrency = 0", "load.concurrency must be greater than 0"),
+        ('metric = "throughput_rps"', 'metric = "speed"', "Invalid enum value 'speed'"),
+        ('device = "cpu"', 'device = "cuda"', "needs a model"),
+        ("confidence = 0.95", "confidence = 95", "between 0.5 and 1"),
+        ("width_px = 112", "width_px = -1", "width"),
+        ("profiled_requests = 500", "profiled_requests = 0", "profiled_requests is 0"),
+        ("requests = 2000", "", "missing required field `requests`"),
+        ("[load]", "[load", "not valid TOML"),
+    ],
+)
+def test_a_wrong_file_is_told_where_and_why(tmp_path, before, after, message):
+    text = (scenario_dir() / "mm-small-images.toml").read_text()
+    assert before in text
+    path = tmp_path / "wrong.toml"
+    path.write_text(
+        text.replace(before, after, 1) if before != "requests = 2000" else text.replace("\nrequests = 2000", "\n")
+    )
+    with pytest.raises(UsageError) as caught:
+        read_scenario(path)
+    assert message in caught.value.message
+    assert str(path) in caught.value.message
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UsageError, match="cannot read"):
+        load_scenario(str(tmp_path / "none.toml"))
