@@ -1,1 +1,1 @@
-"""What runs a revision: start, health-check, drain and stop a server, and leave no process behind."""
+"""What runs a revision: start, health-check, drain and stop; every process it starts is gone when it returns."""

@@ -1,0 +1,187 @@
+"""How an SGLang server is started: its flags, its environment and its import path, as data. Starts nothing itself."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+from pathlib import Path
+
+from perfguard.model.errors import PerfguardError, UntestableError, UsageError
+from perfguard.model.scenario import Device, TargetSpec, VisionTower
+
+_INSIDE = Path(__file__).parents[1] / "inside"
+_TINY_MODEL_LIMIT_S = 120.0
+
+# Only what a server without compiled kernels cannot do is switched off; the request path is the default one.
+CPU_FLAGS = (
+    "--device=cpu",
+    "--attention-backend=torch_native",
+    "--mm-attention-backend=sdpa",
+    "--disable-overlap-schedule",
+    "--disable-fast-image-processor",
+    "--disable-radix-cache",  # equal prompts must cost equal work
+    "--grammar-backend=none",
+    "--skip-server-warmup",  # warming up is the load's business, and the same for every revision
+    "--mem-fraction-static=0.1",
+    "--max-total-tokens=65536",
+)
+CUDA_FLAGS = (
+    "--device=cuda",
+    "--disable-radix-cache",
+    "--skip-server-warmup",
+)
+CPU_ENVIRONMENT = {
+    "SGLANG_USE_CPU_ENGINE": "1",
+    # More threads than cores turn the sign of what is measured: one a rank.
+    "OMP_NUM_THREADS": "1",
+    "TORCHDYNAMO_DISABLE": "1",
+    # With NCCL on the machine the server builds its communicator for a CPU device, and fails.
+    "SGLANG_NCCL_SO_PATH": "/nonexistent/libnccl.so",
+    # Ranks of one machine: the host's name, which may resolve to nothing or to a firewalled address, is not asked.
+    "GLOO_SOCKET_IFNAME": "lo",
+}
+TINY_MODEL_FLAGS = ("--load-format=dummy",)
+TINY_MODEL_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+_REPORTED_PACKAGES = ("numpy", "torch", "torchvision", "transformers", "vllm", "sgl_kernel")
+# The user's own settings of Python, of the server and of its libraries would make runs differ between users.
+_DROPPED_VARIABLES = re.compile(
+    r"PYTHON|SGLANG_|SGL_|PERFGUARD_|OMP_|MKL_|GLOO_|NCCL_|TORCH|LD_PRELOAD$|RANK$|LOCAL_RANK$|WORLD_SIZE$|MASTER_"
+)
+
+
+def find_source_root(source_tree: Path) -> Path:
+    """Return the directory of a checkout or an unpacked release that goes on the import path.
+
+    Raises:
+        UntestableError: there is no `sglang` package in it.
+    """
+    for root in (source_tree / "python", source_tree):
+        if (root / "sglang" / "__init__.py").is_file():
+            return root.resolve()
+    raise UntestableError(f"no sglang package in {source_tree}")
+
+
+def server_command(target: TargetSpec, *, python: Path, model_path: Path | str, port: int) -> tuple[str, ...]:
+    """Return the command line of a server on `port` of the loopback interface; the scenario's arguments come last."""
+    return (
+        str(python),
+        "-m",
+        "sglang.launch_server",
+        f"--model-path={model_path}",
+        *(TINY_MODEL_FLAGS if target.model is None else ()),
+        "--host=127.0.0.1",
+        f"--port={port}",
+        f"--tp-size={target.tensor_parallel_size}",
+        *(CPU_FLAGS if target.device is Device.CPU else CUDA_FLAGS),
+        *target.extra_args,
+    )
+
+
+def server_environment(
+    target: TargetSpec, *, source_root: Path, temp_dir: Path, report_dir: Path, cores: tuple[int, ...]
+) -> dict[str, str]:
+    """Return the whole environment of a server: perfguard's, and the user's without what steers Python or the server.
+
+    Nothing of the user's `PYTHONPATH` is kept. Compiled files are written (`PYTHONDONTWRITEBYTECODE` is dropped):
+    sources lie in perfguard's own cache, and compiling them anew would add seconds to each start. `cores` are
+    the numbers of the cores to use.
+    """
+    environment = {name: value for name, value in os.environ.items() if not _DROPPED_VARIABLES.match(name)}
+    import_path = [_INSIDE / "site", source_root]
+    if target.device is Device.CPU:
+        import_path.insert(1, _INSIDE / "stand_in")
+        environment |= CPU_ENVIRONMENT
+        environment["SGLANG_CPU_OMP_THREADS_BIND"] = bind_ranks(target.tensor_parallel_size, cores)
+    if target.model is None:
+        environment |= TINY_MODEL_ENVIRONMENT
+    return (
+        environment
+        | {
+            "PYTHONPATH": os.pathsep.join(str(entry) for entry in import_path),
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONNOUSERSITE": "1",
+            "TMPDIR": str(temp_dir),
+            "PERFGUARD_REPORT_DIR": str(report_dir),
+            "PERFGUARD_VISION_TOWER": "zeros" if target.vision_tower is VisionTower.ZEROS else "real",
+        }
+        | dict(target.extra_environment)
+    )
+
+
+def bind_ranks(ranks: int, cores: tuple[int, ...]) -> str:
+    """Give each tensor-parallel rank one core, in turn where there are fewer cores than ranks: `0|1|0|1`."""
+    return "|".join(str(cores[rank % len(cores)]) for rank in range(ranks))
+
+
+def resolve_model(target: TargetSpec, *, python: Path, model_path: Path | None, work_dir: Path) -> Path | str:
+    """Return the model a server is to load: the scenario's, `model_path`, or the generated tiny model.
+
+    Raises:
+        UsageError: a CUDA server without a model of its own.
+    """
+    if target.model is not None:
+        # The server does not run in the user's directory.
+        local = Path(target.model)
+        return local.resolve() if local.exists() else target.model
+    if target.device is Device.CUDA:
+        raise UsageError("a server on cuda needs a real model", hint="name one with --model")
+    return model_path or ensure_tiny_model(python, work_dir)
+
+
+def ensure_tiny_model(python: Path, cache_dir: Path) -> Path:
+    """Return the generated tiny vision-language model below `cache_dir`, and write it first where it is missing.
+
+    `python` belongs to the managed environment: the tokenizer is written by the library that will read it.
+
+    Raises:
+        PerfguardError: the environment cannot write it.
+    """
+    script = _INSIDE / "tiny_model.py"
+    digest = hashlib.sha256(script.read_bytes()).hexdigest()[:12]
+    directory = cache_dir.resolve() / f"tiny-qwen2.5-vl-{digest}"
+    if directory.is_dir():
+        return directory
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        done = subprocess.run(
+            [str(python), "-I", str(script), str(directory)],
+            capture_output=True,
+            text=True,
+            timeout=_TINY_MODEL_LIMIT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise PerfguardError(f"cannot write the tiny model with {python}: {error}") from error
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise PerfguardError(
+            f"cannot write the tiny model with {python}: {last}",
+            hint="build the managed environment anew with `perfguard env`",
+        )
+    return directory
+
+
+def installed_packages(python: Path, source_root: Path) -> tuple[tuple[str, str], ...]:
+    """Return (name, version) of the packages that matter, read from file names: asking Python takes a second."""
+    versions = {}
+    for metadata in sorted(python.parent.parent.glob("lib*/python3*/site-packages/*.dist-info")):
+        name, _, version = metadata.name.removesuffix(".dist-info").partition("-")
+        if name.lower() in _REPORTED_PACKAGES:
+            versions[name.lower()] = version
+    if (sglang := _source_version(source_root)) is not None:
+        versions["sglang"] = sglang
+    return tuple(sorted(versions.items()))
+
+
+def _source_version(source_root: Path) -> str | None:
+    for name in ("version.py", "_version.py"):
+        file = source_root / "sglang" / name
+        if file.is_file() and (
+            found := re.search(
+                r"""^__version__\s*=.*["']([^"']+)["']""", file.read_text(errors="replace"), re.MULTILINE
+            )
+        ):
+            return found[1]
+    return None
