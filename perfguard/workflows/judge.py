@@ -18,7 +18,7 @@ from perfguard.model.revision import Revision
 from perfguard.model.trial import Trial, Untestable
 from perfguard.revisions.environments import site_packages
 from perfguard.stats.paired import geometric_interval
-from perfguard.targets.sglang_server import import_root
+from perfguard.targets.sglang_launch import find_source_root
 from perfguard.workflows.metrics import samples_of, user_value
 from perfguard.workflows.session import Session
 from perfguard.workflows.setup import RunRequest, machine
@@ -62,7 +62,7 @@ class Judge:
         if commit not in self._sources:
             tree = self._bench.repository.worktree(self._by_commit[commit])
             packages = site_packages(self._bench.python)
-            roots: list[Path] = [import_root(tree), packages, packages.parent]
+            roots: list[Path] = [find_source_root(tree), packages, packages.parent]
             base = _base_library(self._bench.python, packages.parent.name)
             if base is not None:
                 roots.append(base)

@@ -20,7 +20,7 @@ from perfguard.revisions.environments import Environment, EnvironmentManager, lo
 from perfguard.revisions.releases import release_history
 from perfguard.revisions.repository import Repository
 from perfguard.store import RunStore
-from perfguard.targets.sglang_server import ensure_tiny_model
+from perfguard.targets.sglang_launch import ensure_tiny_model
 from perfguard.workflows.places import cache_dir
 from perfguard.workflows.trial import Bench, freeze_schedules
 

@@ -126,7 +126,7 @@ def _measure(bench: Bench, revision: Revision, number: int) -> Samples:
                 profiled, profiled_cpu, profiles = _profiled(server, bench, work_dir)
             server.drain(target.drain_timeout_s)
             return Samples(
-                server=server.report(),
+                server=server.report,
                 load=measured,
                 cpu=cpu,
                 profiled_load=profiled,
