@@ -13,7 +13,9 @@ from rich.table import Table
 from perfguard.cli.options import InstallerOption, JsonOption, QuietOption
 from perfguard.cli.progress import make_progress
 from perfguard.model.errors import EXIT_OK
-from perfguard.revisions.environments import EnvironmentManager, load_spec
+from perfguard.model.progress import Silent
+from perfguard.revisions.environments import EnvironmentManager
+from perfguard.revisions.specs import load_spec
 from perfguard.workflows.places import cache_dir
 
 app = typer.Typer(help="The managed environments that servers run in.", no_args_is_help=True)
@@ -59,7 +61,7 @@ def create_command(
     """Create an environment, unless it exists."""
     progress = make_progress(Console(stderr=True), quiet=quiet)
     try:
-        environment = EnvironmentManager(cache_dir(), installer=installer).ensure(load_spec(spec), progress=progress)
+        environment = EnvironmentManager(cache_dir(), installer=installer).ensure(load_spec(spec), python=None, progress=progress)
     finally:
         progress.close()
     sys.stdout.write(f"{environment.path}\n")
@@ -69,7 +71,7 @@ def create_command(
 @app.command("remove")
 def remove_command(spec: Annotated[str, typer.Argument(help="The environment's key or its spec's name.")]) -> int:
     """Remove an environment."""
-    removed = EnvironmentManager(cache_dir()).remove(spec)
+    removed = EnvironmentManager(cache_dir()).remove(spec, progress=Silent())
     sys.stdout.write("".join(f"removed {environment.path}\n" for environment in removed))
     return EXIT_OK
 

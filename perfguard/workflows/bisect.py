@@ -8,14 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from perfguard.evidence.cost import TrialEvidence, merge_roles
-from perfguard.evidence.diff import EvidenceMetric, diff_profiles, evidence_metric, metric_value
+from perfguard.evidence.metric import EvidenceMetric, evidence_metric, metric_value
+from perfguard.evidence.profiles import merge_roles
 from perfguard.evidence.rules import RuleConfig, judge
+from perfguard.evidence.trial import TrialEvidence
 from perfguard.model.progress import Progress
 from perfguard.model.result import BisectResult, BisectVerdict, Culprit, Direction, Effect
 from perfguard.model.revision import Revision
 from perfguard.search import Outcome, Search, SearchConfig, SearchResult
-from perfguard.workflows.compare import tell_effect
+from perfguard.workflows.compare import compare_stacks, tell_effect
 from perfguard.workflows.judge import Judge, run_info, summarise_revisions
 from perfguard.workflows.metrics import log_worse, user_effects
 from perfguard.workflows.session import Session
@@ -100,7 +101,7 @@ class _Bisect:
         if metric is None:
             self._say("no frame moved beyond its noise: searching on the user metric")
             return self._on_user_metric()
-        self._say(f"searching on CPU ms per request under {metric.frame} in {metric.role}")
+        self._say(f"searching on CPU ms per request under {metric.function} in {metric.role}")
         located = self._locate(metric)
         return self._confirm(metric, located)
 
@@ -126,7 +127,7 @@ class _Bisect:
         good, bad = self._ends()
         if not good or not bad:
             return None
-        return evidence_metric(*((good, bad) if self._direction is Direction.REGRESSION else (bad, good)))
+        return evidence_metric(good, bad, direction=self._direction)
 
     def _ends(self) -> tuple[tuple[TrialEvidence, ...], tuple[TrialEvidence, ...]]:
         trials = self._session.trials
@@ -171,7 +172,7 @@ class _Bisect:
         pair = self._search_pair(culprit - 1, culprit)
         if pair.verdict != "culprit":
             reason = (
-                f"{metric.frame} moved at {label}, but {self._request.scenario.metric.value} of {label} and {parent} "
+                f"{metric.function} moved at {label}, but {self._request.scenario.metric.value} of {label} and {parent} "
                 + (
                     "differ by less than the smallest effect asked for"
                     if pair.verdict == "no_change"
@@ -245,7 +246,7 @@ class _Bisect:
             posterior=found.posterior,
             effects=effects,
             findings=judge(before, after, RuleConfig()) if both else (),
-            grown_frames=diff_profiles(before, after, confidence=self._limits.confidence) if both else (),
+            grown_frames=compare_stacks(before, after, self._limits.confidence),
             baseline_profiles=merge_roles(before),
             candidate_profiles=merge_roles(after),
             revisions=summarise_revisions(self._session, self._revisions),

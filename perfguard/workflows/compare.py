@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from perfguard.evidence.cost import merge_roles
 from perfguard.evidence.diff import diff_profiles
+from perfguard.evidence.profiles import merge_roles
 from perfguard.evidence.rules import RuleConfig, judge
+from perfguard.evidence.trial import TrialEvidence
 from perfguard.model.errors import UsageError
 from perfguard.model.progress import Progress
-from perfguard.model.result import CompareResult, CompareVerdict, Effect
+from perfguard.model.result import CompareResult, CompareVerdict, Effect, GrownFrame
 from perfguard.model.revision import Revision
 from perfguard.model.trial import Untestable
 from perfguard.stats.paired import PairedSummary, summarise_pairs
@@ -105,7 +106,7 @@ def _assemble(
         sentence=_sentence(pair, verdict, reason, effects, limits.min_effect_frac),
         effects=effects,
         findings=judge(before, after, RuleConfig()) if before and after else (),
-        grown_frames=diff_profiles(before, after, confidence=limits.confidence) if before and after else (),
+        grown_frames=compare_stacks(before, after, limits.confidence),
         baseline_profiles=merge_roles(before),
         candidate_profiles=merge_roles(after),
         revisions=summarise_revisions(session, pair),
@@ -131,6 +132,15 @@ def _sentence(
         CompareVerdict.UNKNOWN: lambda: f"Cannot tell {candidate} from {baseline}: {reason} ({measured}).",
     }
     return tell[verdict]()
+
+
+def compare_stacks(
+    before: Sequence[TrialEvidence], after: Sequence[TrialEvidence], confidence: float
+) -> tuple[GrownFrame, ...]:
+    """Return the frames whose cost changed; none where one side was not profiled."""
+    if not before or not after:
+        return ()
+    return diff_profiles([trial.costs for trial in before], [trial.costs for trial in after], confidence=confidence)
 
 
 def tell_effect(effect: Effect) -> str:

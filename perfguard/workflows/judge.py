@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from perfguard.evidence.cost import TrialEvidence, trial_evidence
 from perfguard.evidence.stacks import merge, parse_folded
+from perfguard.evidence.trial import TrialEvidence, trial_evidence
 from perfguard.model.profile import Stack
 from perfguard.model.result import RevisionSummary, RunInfo
 from perfguard.model.revision import Revision
@@ -61,9 +61,9 @@ class Judge:
     def _tree_sources(self, commit: str) -> tuple[TreeSources, tuple[str, ...]]:
         if commit not in self._sources:
             tree = self._bench.repository.worktree(self._by_commit[commit])
-            packages = site_packages(self._bench.python)
+            packages = site_packages(self._bench.environment)
             roots: list[Path] = [find_source_root(tree), packages, packages.parent]
-            base = _base_library(self._bench.python, packages.parent.name)
+            base = _base_library(self._bench.environment.python, packages.parent.name)
             if base is not None:
                 roots.append(base)
             self._sources[commit] = (TreeSources(roots), tuple(f"{root}/" for root in roots))

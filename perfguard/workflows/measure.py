@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from perfguard.evidence.cost import merge_roles
+from perfguard.evidence.profiles import merge_roles
 from perfguard.model.errors import UsageError
 from perfguard.model.progress import Progress
 from perfguard.model.result import RunResult

@@ -16,9 +16,10 @@ from perfguard.model.errors import UsageError
 from perfguard.model.progress import Progress
 from perfguard.model.revision import Revision
 from perfguard.model.scenario import Device, Scenario
-from perfguard.revisions.environments import Environment, EnvironmentManager, load_spec
+from perfguard.revisions.environments import Environment, EnvironmentManager
 from perfguard.revisions.releases import release_history
 from perfguard.revisions.repository import Repository
+from perfguard.revisions.specs import load_spec
 from perfguard.store import RunStore
 from perfguard.targets.sglang_launch import ensure_tiny_model
 from perfguard.workflows.places import cache_dir
@@ -83,7 +84,7 @@ def open_bench(request: RunRequest, repository: Repository, store: RunStore, pro
         scenario=request.scenario,
         schedules=freeze_schedules(request.scenario),
         repository=repository,
-        python=environment.python,
+        environment=environment,
         model_path=model_path(request.scenario, environment),
         store=store,
         progress=progress,
@@ -94,7 +95,7 @@ def open_bench(request: RunRequest, repository: Repository, store: RunStore, pro
 def ensure_environment(scenario: Scenario, *, installer: str, progress: Progress) -> Environment:
     """Return the scenario's managed environment, created now if need be."""
     manager = EnvironmentManager(cache_dir(), installer=installer)
-    return manager.ensure(load_spec(scenario.target.environment_spec), progress=progress)
+    return manager.ensure(load_spec(scenario.target.environment_spec), python=None, progress=progress)
 
 
 def model_path(scenario: Scenario, environment: Environment) -> Path | None:

@@ -25,6 +25,7 @@ from perfguard.model.trial import (
     TrialOutcome,
     Untestable,
 )
+from perfguard.revisions.environments import Environment
 from perfguard.revisions.repository import Repository
 from perfguard.samplers.cpu import CpuSampler
 from perfguard.samplers.pyspy import PySpySampler
@@ -48,13 +49,13 @@ class Schedules:
 class Bench:
     """Everything trials share: what to run, with what, and where results go.
 
-    `python` is the managed environment's interpreter, `model_path` the model on disk, `port` a fixed port or None.
+    `environment` is what servers run in, `model_path` the model on disk, `port` a fixed port or None.
     """
 
     scenario: Scenario
     schedules: Schedules
     repository: Repository
-    python: Path
+    environment: Environment
     model_path: Path | None
     store: RunStore
     progress: Progress
@@ -109,7 +110,7 @@ def _measure(bench: Bench, revision: Revision, number: int) -> Samples:
         with start_server(
             target,
             source_tree=tree,
-            python=bench.python,
+            python=bench.environment.python,
             work_dir=work_dir,
             model_path=bench.model_path,
             port=bench.port,

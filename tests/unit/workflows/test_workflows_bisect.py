@@ -11,6 +11,7 @@ from perfguard.model.progress import Silent
 from perfguard.model.result import BisectVerdict, CompareVerdict, Direction
 from perfguard.model.revision import HistoryKind, Revision, RevisionRange
 from perfguard.model.trial import Trial, Untestable
+from perfguard.revisions.environments import Environment
 from perfguard.workflows import bisect as bisect_module
 from perfguard.workflows import compare as compare_module
 from perfguard.workflows import judge as judge_module
@@ -105,9 +106,18 @@ def lab(tmp_path, monkeypatch):
     (tree / "sglang" / "__init__.py").write_text("")
     packages = tmp_path / "env" / "lib" / "python3.11" / "site-packages"
     packages.mkdir(parents=True)
+    environment = Environment(
+        key="k",
+        name="test",
+        path=tmp_path / "env",
+        python=tmp_path / "env" / "bin" / "python",
+        size_bytes=0,
+        created_at="",
+        packages=(),
+    )
     scenario = load_scenario("mm-small-images")
     schedules = freeze_schedules(scenario)
-    monkeypatch.setattr(judge_module, "site_packages", lambda _python: packages)
+    monkeypatch.setattr(judge_module, "site_packages", lambda _environment: packages)
 
     def run(workflow, world, *arguments, count=12, resume=False, folder="run", seed=0):
         repository = FakeRepository(count, tree)
@@ -117,7 +127,7 @@ def lab(tmp_path, monkeypatch):
                 scenario=request.scenario,
                 schedules=schedules,
                 repository=repository,
-                python=tmp_path / "env" / "bin" / "python",
+                environment=environment,
                 model_path=None,
                 store=store,
                 progress=progress,
