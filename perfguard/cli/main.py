@@ -6,14 +6,19 @@ import signal
 import sys
 import traceback
 from types import FrameType
+from typing import Any
 
-import click
 import typer
 from rich.console import Console
 
 from perfguard import __version__
 from perfguard.cli import bisect, compare, doctor, env, run, scenarios
 from perfguard.model.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, PerfguardError
+
+# Older typers raise click's errors, newer ones (Python 3.11 on) their own: the root of what a wrong option raises.
+_COMMAND_LINE_ERROR: type[Any] = next(
+    kind for kind in reversed(typer.BadParameter.__mro__) if hasattr(kind, "format_message")
+)
 
 app = typer.Typer(
     name="perfguard",
@@ -58,12 +63,13 @@ def run_cli(arguments: list[str]) -> int:
     verbose = "-v" in arguments or "--verbose" in arguments
     try:
         code = app(args=arguments, prog_name="perfguard", standalone_mode=False)
-    except click.exceptions.Exit as stop:
+    except typer.Exit as stop:
         return int(stop.exit_code)
-    except click.ClickException as error:
-        error.show()
+    except _COMMAND_LINE_ERROR as error:
+        errors.print(f"perfguard: {error.format_message()}", highlight=False, markup=False, soft_wrap=True)
+        errors.print("  mend: see `perfguard --help`, or --help after a verb", highlight=False)
         return EXIT_USAGE
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         errors.print("perfguard: interrupted; what was measured is kept", highlight=False)
         return EXIT_INTERRUPTED
     except PerfguardError as error:
