@@ -1,0 +1,277 @@
+"""A result as the plain data of a page. Pure: nothing is read, drawn or judged here.
+
+Every text of the result is cleaned first (`clean`); what the rows say is written by `rows`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from perfguard.model.result import (
+    BisectResult,
+    BisectVerdict,
+    CompareResult,
+    CompareVerdict,
+    Culprit,
+    Direction,
+    RunInfo,
+)
+from perfguard.model.trial import Completed, Trial
+from perfguard.report import rows, words
+from perfguard.report.flame import Side
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from perfguard.model.revision import Revision
+    from perfguard.report.clean import AnyResult
+
+_HUNK_LINES_LIMIT = 600
+_VALUE_LIMIT = 1000
+CPU_RUN_NOTE = "CPU run: judges the request path, not the kernels."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Banner:
+    """The verdict. `look` is the name of its appearance: each verdict has its own."""
+
+    look: str
+    sign: str
+    label: str
+    sentence: str
+    facts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HunkLine:
+    """One line of a diff; `kind` is `added`, `removed` or `same`."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HunkView:
+    """One hunk with its heading, `path @@ -a,b +c,d @@`."""
+
+    heading: str
+    lines: tuple[HunkLine, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspect:
+    """One revision of the credible set."""
+
+    label: str
+    commit: str
+    subject: str
+    posterior: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CulpritView:
+    """The culprit's commit, and what it changed. `hidden_lines` of its diff are not shown."""
+
+    label: str
+    commit: str
+    subject: str
+    author: str
+    committed_at: str
+    posterior: str
+    hunks: tuple[HunkView, ...]
+    hidden_lines: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Everything a page or a terminal shows of one result. `kind` is `bisect`, `compare` or `run`."""
+
+    kind: str
+    title: str
+    banner: Banner
+    run: RunInfo
+    metric: str
+    metric_unit: str
+    effects: tuple[rows.EffectRow, ...]
+    culprit: CulpritView | None
+    suspects: tuple[Suspect, ...]
+    findings: tuple[rows.FindingRow, ...]
+    frames: tuple[rows.FrameRow, ...]
+    revisions: tuple[rows.RevisionRow, ...]
+    trials: tuple[rows.TrialRow, ...]
+    environment: tuple[tuple[str, str], ...]
+    stand_ins: tuple[str, ...]
+    device_note: str
+    lost: str
+    wall: str
+    has_posterior: bool
+    has_evidence: bool
+    has_strategies: bool
+    sides: tuple[Side, ...]
+
+
+def build_page(result: AnyResult) -> Page:
+    """Give the page of a result that `clean` has made fit to show."""
+    run = result.run
+    judged = result if isinstance(result, (BisectResult, CompareResult)) else None
+    culprit = result.culprit if isinstance(result, BisectResult) else None
+    posterior = result.posterior if isinstance(result, BisectResult) else ()
+    ends = _ends(result)
+    revision_rows = rows.revision_rows(result.revisions, marks=marks_of(result), posterior=posterior)
+    trials = rows.trial_rows(result.trials, [*(summary.revision for summary in result.revisions), *ends])
+    kind = "run" if judged is None else "bisect" if isinstance(result, BisectResult) else "compare"
+    return Page(
+        kind=kind,
+        title=words.one_line(f"perfguard {kind}: {run.scenario}", 200),
+        banner=_banner(result),
+        run=run,
+        metric=words.metric_name(run.metric),
+        metric_unit=words.metric_unit(run.metric),
+        effects=rows.effect_rows(judged.effects, run) if judged else (),
+        culprit=_culprit_view(culprit) if culprit else None,
+        suspects=_suspects(result) if isinstance(result, BisectResult) else (),
+        findings=rows.finding_rows(judged.findings) if judged else (),
+        frames=rows.frame_rows(judged.grown_frames) if judged else (),
+        revisions=revision_rows,
+        trials=trials,
+        environment=tuple((words.one_line(k, 100), words.one_line(v, _VALUE_LIMIT)) for k, v in run.environment),
+        stand_ins=tuple(words.one_line(each, _VALUE_LIMIT) for each in run.stand_ins),
+        device_note=CPU_RUN_NOTE if run.stand_ins else "",
+        lost=_lost(run),
+        wall=words.seconds(run.wall_s),
+        has_posterior=any(row.posterior for row in revision_rows),
+        has_evidence=any(row.evidence != words.NOT_MEASURED for row in revision_rows),
+        has_strategies=any(row.strategy for row in trials),
+        sides=_sides(result),
+    )
+
+
+_BISECT_LOOKS = {
+    BisectVerdict.CULPRIT: ("culprit", "▲", "Culprit found"),
+    BisectVerdict.NO_CHANGE: ("no-change", "=", "No change"),
+    BisectVerdict.UNKNOWN: ("unknown", "?", "Unknown"),
+}
+_COMPARE_LOOKS = {
+    CompareVerdict.SLOWER: ("slower", "▲", "Slower"),
+    CompareVerdict.FASTER: ("faster", "▼", "Faster"),
+    CompareVerdict.NO_CHANGE: ("no-change", "=", "No change"),
+    CompareVerdict.UNKNOWN: ("unknown", "?", "Unknown"),
+}
+
+
+def _banner(result: AnyResult) -> Banner:
+    facts = [words.counted(len(result.trials), "trial")]
+    untestable = sum(1 for trial in result.trials if not isinstance(trial.outcome, Completed))
+    if untestable:
+        facts.append(f"{untestable:,} of them untestable")
+    if isinstance(result, BisectResult):
+        look, sign, label = _BISECT_LOOKS[result.verdict]
+        if result.verdict is BisectVerdict.CULPRIT and result.direction is Direction.IMPROVEMENT:
+            look, sign, label = "faster", "▼", "Improvement found"
+        sentence = result.sentence
+        facts.append(f"{words.counted(measured(result.trials), 'revision')} measured of {result.candidates:,}")
+    elif isinstance(result, CompareResult):
+        look, sign, label = _COMPARE_LOOKS[result.verdict]
+        sentence = result.sentence
+    else:
+        look, sign, label = "run", "#", "Measured"
+        sentence = (
+            f"{words.counted(measured(result.trials), 'revision')} measured side by side; "
+            "a table without a verdict (compare gives one)."
+        )
+    facts.append(f"scenario {words.one_line(result.run.scenario, 80)}")
+    facts.append(_lost(result.run))
+    facts.append(CPU_RUN_NOTE.rstrip(".") if result.run.stand_ins else "no stand-ins")
+    return Banner(look=look, sign=sign, label=label, sentence=words.shorten(sentence, 1000), facts=tuple(facts))
+
+
+def measured(trials: Iterable[Trial]) -> int:
+    """Count the revisions with at least one completed trial."""
+    return len({trial.revision for trial in trials if isinstance(trial.outcome, Completed)})
+
+
+def _lost(run: RunInfo) -> str:
+    taken = run.lost_samples + run.kept_samples
+    if not taken:
+        return "no stacks were sampled"
+    lost_share = words.share(run.lost_samples, taken)
+    return f"{run.lost_samples:,} of {taken:,} stack samples lost ({lost_share})"
+
+
+def _ends(result: AnyResult) -> tuple[Revision, ...]:
+    """Give the two revisions that were named on the command line."""
+    if isinstance(result, BisectResult):
+        return result.good, result.bad
+    if isinstance(result, CompareResult):
+        return result.baseline, result.candidate
+    return ()
+
+
+def marks_of(result: AnyResult) -> dict[str, str]:
+    """Map the commits that play a part to it: `good`, `bad`, `culprit`, `baseline`, `candidate`."""
+    if isinstance(result, BisectResult):
+        marks = {result.good.commit: "good", result.bad.commit: "bad"}
+        return marks | ({result.culprit.revision.commit: "culprit"} if result.culprit else {})
+    if isinstance(result, CompareResult):
+        return {result.baseline.commit: "baseline", result.candidate.commit: "candidate"}
+    return {}
+
+
+def _suspects(result: BisectResult) -> tuple[Suspect, ...]:
+    known = {summary.revision.commit: rows.probability_of(summary, result.posterior) for summary in result.revisions}
+    if result.culprit:
+        known[result.culprit.revision.commit] = result.culprit.posterior
+    return tuple(
+        Suspect(
+            label=words.one_line(revision.label, 60),
+            commit=revision.commit,
+            subject=words.one_line(revision.subject, 300),
+            posterior=words.share(probability, 1.0) if (probability := known.get(revision.commit)) is not None else "",
+        )
+        for revision in result.credible_set
+    )
+
+
+def _culprit_view(culprit: Culprit) -> CulpritView:
+    room = _HUNK_LINES_LIMIT
+    hidden = 0
+    hunks: list[HunkView] = []
+    for hunk in culprit.hunks:
+        lines = hunk.text.splitlines()
+        shown, room = lines[:room], max(0, room - len(lines))
+        hidden += len(lines) - len(shown)
+        if shown:
+            span = f"@@ -{hunk.old_start},{hunk.old_lines} +{hunk.new_start},{hunk.new_lines} @@"
+            heading = words.one_line(f"{hunk.path} {span}", 400)
+            hunks.append(HunkView(heading=heading, lines=tuple(_hunk_line(line) for line in shown)))
+    revision = culprit.revision
+    return CulpritView(
+        label=words.one_line(revision.label, 60),
+        commit=revision.commit,
+        subject=words.one_line(revision.subject, 500),
+        author=words.one_line(revision.author, 200),
+        committed_at=words.one_line(revision.committed_at, 60),
+        posterior=words.share(culprit.posterior, 1.0),
+        hunks=tuple(hunks),
+        hidden_lines=hidden,
+    )
+
+
+def _hunk_line(line: str) -> HunkLine:
+    kind = {"+": "added", "-": "removed"}.get(line[:1], "same")
+    return HunkLine(kind=kind, text=words.shorten(line, 400))
+
+
+def _sides(result: AnyResult) -> tuple[Side, ...]:
+    """The profiles to look at, before first; a side without any is left out."""
+    if isinstance(result, (BisectResult, CompareResult)):
+        before, after = "the good side", "the bad side"  # its ends, or the culprit and its parent
+        if isinstance(result, CompareResult):
+            before, after = result.baseline.label, result.candidate.label
+        sides = (
+            Side(name="Before", label=before, profiles=result.baseline_profiles),
+            Side(name="After", label=after, profiles=result.candidate_profiles),
+        )
+        return sides if any(side.profiles for side in sides) else ()
+    return tuple(Side(name=label, label=label, profiles=profiles) for label, profiles in result.profiles if profiles)
