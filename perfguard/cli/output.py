@@ -14,7 +14,9 @@ from perfguard.cli.progress import make_progress
 from perfguard.model.errors import UsageError
 from perfguard.model.result import BisectResult, CompareResult, RunResult
 from perfguard.model.scenario import Scenario
-from perfguard.report import print_result, to_json_document, write_report
+from perfguard.report.jsonable import to_json_document
+from perfguard.report.render import write_report
+from perfguard.report.text import print_result
 from perfguard.workflows.places import new_run_dir, newest_run_dir
 from perfguard.workflows.setup import RunRequest
 
@@ -90,7 +92,7 @@ class Output:
     def show(self, result: BisectResult | CompareResult | RunResult) -> None:
         """Write the report and the JSON document into the run's folder, and print the result."""
         report = write_report(result, self._request.run_dir / REPORT)
-        document = json.dumps(to_json_document(result, str(report)), indent=2, allow_nan=False)
+        document = json.dumps(to_json_document(result, report), indent=2, allow_nan=False)
         (self._request.run_dir / RESULT).write_text(document + "\n", encoding="utf-8")
         self.progress.close()
         if self._as_json:
