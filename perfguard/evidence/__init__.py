@@ -1,1 +1,4 @@
-"""What stacks and CPU say: costs per request, call-site classes, differences, rules. Pure: no file, clock, process or git."""
+"""What stacks and CPU say: costs per request, call-site classes, differences, rules.
+
+Pure: no file, clock, process or git.
+"""
