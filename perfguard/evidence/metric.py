@@ -1,0 +1,113 @@
+"""The evidence metric: the one function whose cost tells the endpoints apart best; it places the revisions between."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from perfguard.evidence.calltree import build_call_tree
+from perfguard.evidence.intervals import change
+from perfguard.evidence.stacks import function_key
+from perfguard.model.result import Direction
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from perfguard.evidence.cost import StackCosts
+    from perfguard.evidence.trial import TrialEvidence
+
+# Below either, a change is no lever: a search has to see it in single trials.
+_MIN_CHANGE_MS = 0.02
+_MIN_CHANGE_OF_ROLE = 0.02
+# A function that took over old work moves at the revision that moved it, not at the one that made anything slower.
+_MIN_SUPPORTED = 0.5
+# Added to every standard error, as a share of the role's cost, so that small functions whose few trials agree by chance
+# do not win. # Source: the "fudge factor" of V. Tusher et al., "Significance analysis of microarrays", PNAS 98 (2001).
+_STEADYING_SHARE = 0.01
+# Four standard errors: with some hundred functions to choose from, the best of pure noise stays under it.
+_MIN_SCORE = 4.0
+# The score needs an error, not an interval; any level gives the same one.
+_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvidenceMetric:
+    """CPU milliseconds per request under `function`, a `function (file)` key, in `role`; `score`: its change over its noise."""
+
+    role: str
+    function: str
+    score: float
+
+
+def evidence_metric(
+    before: Sequence[TrialEvidence],
+    after: Sequence[TrialEvidence],
+    *,
+    direction: Direction = Direction.REGRESSION,
+) -> EvidenceMetric | None:
+    """Choose the function whose cost moved most beyond its noise between the endpoints.
+
+    The noise is the standard error over trials (never less than that of counting samples) plus a share of the role's
+    cost. For a regression the cost must have grown, for an improvement shrunk, and its stable callers must show at
+    least half of that (`calltree`). Of equal scores the larger change wins.
+
+    Returns:
+        None where no function moved far enough to be measured by: both a floor on its size and one on its score hold.
+    """
+    best: tuple[float, float, EvidenceMetric] | None = None
+    roles = sorted(
+        {role for trial in before for role in trial.roles} & {role for trial in after for role in trial.roles}
+    )
+    for role in roles:
+        sides = [[trial.roles[role].costs for trial in side if role in trial.roles] for side in (before, after)]
+        for metric, moved_ms in _scored(role, sides[0], sides[1], direction):
+            if best is None or (metric.score, moved_ms) > best[:2]:
+                best = (metric.score, moved_ms, metric)
+    return best[2] if best else None
+
+
+def metric_value(trial: TrialEvidence, metric: EvidenceMetric) -> float:
+    """Return the metric in a trial, in CPU milliseconds per request.
+
+    0.0 where the function is absent (not written yet, or never sampled); `math.nan` where the whole role was not
+    profiled, for then nothing is known of it.
+    """
+    if metric.role not in trial.roles:
+        return math.nan
+    working = trial.roles[metric.role].costs.working
+    return sum(
+        cost_ms
+        for frames, cost_ms in working.items()
+        if any(function_key(frame) == metric.function for frame in frames)
+    )
+
+
+def _scored(
+    role: str, before: Sequence[StackCosts], after: Sequence[StackCosts], direction: Direction
+) -> list[tuple[EvidenceMetric, float]]:
+    totals_before = [trial.frame_totals() for trial in before]
+    totals_after = [trial.frame_totals() for trial in after]
+    role_ms = max(fmean(trial.working_ms for trial in before), fmean(trial.working_ms for trial in after))
+    # What shrank from `before` to `after` grew from `after` to `before`.
+    forward = direction is Direction.REGRESSION
+    tree = build_call_tree(before, after) if forward else build_call_tree(after, before)
+    scored = []
+    for name in dict.fromkeys(name for trial in [*totals_before, *totals_after] for name in trial):
+        moved = change(
+            [trial.get(name, 0.0) for trial in totals_before],
+            [trial.get(name, 0.0) for trial in totals_after],
+            confidence=_CONFIDENCE,
+            grain_before=[trial.sample_ms for trial in before],
+            grain_after=[trial.sample_ms for trial in after],
+        )
+        moved_ms = moved.growth if forward else -moved.growth
+        if tree.supported_ms[name] < _MIN_SUPPORTED * moved_ms or moved_ms < max(
+            _MIN_CHANGE_MS, _MIN_CHANGE_OF_ROLE * role_ms
+        ):
+            continue
+        score = moved_ms / (moved.error + _STEADYING_SHARE * role_ms)
+        if score >= _MIN_SCORE:
+            scored.append((EvidenceMetric(role=role, function=name, score=score), moved_ms))
+    return scored
