@@ -138,10 +138,10 @@ class _Bisect:
 
     def _locate(self, metric: EvidenceMetric) -> SearchResult:
         """Place the revisions between the ends by the evidence metric: mostly one trial a revision."""
-        good, bad = self._ends()
+        ends = dict(zip((0, len(self._revisions) - 1), self._ends(), strict=True))
         values = {
-            0: [metric_value(t, metric) for t in good],
-            len(self._revisions) - 1: [metric_value(t, metric) for t in bad],
+            index: [ms for trial in trials if not math.isnan(ms := metric_value(trial, metric))]
+            for index, trials in ends.items()
         }
         floor = ABSENT_FRAC * max(sum(ms) / len(ms) for ms in values.values())
         search = Search(
@@ -156,10 +156,8 @@ class _Bisect:
             self._session.begin_block()
             for index in block:
                 evidence = self._judge.evidence_of(self._session.trial(self._revisions[index]))
-                if evidence is None:
-                    search.record(index, Outcome.UNTESTABLE)
-                else:
-                    search.record(index, math.log(max(metric_value(evidence, metric), floor)))
+                ms = math.nan if evidence is None else metric_value(evidence, metric)
+                search.record(index, Outcome.UNTESTABLE if math.isnan(ms) else math.log(max(ms, floor)))
         return search.result()
 
     def _confirm(self, metric: EvidenceMetric, located: SearchResult) -> _Found:
