@@ -1,0 +1,166 @@
+"""The frozen schedule: every request of a load, in order, ready to send; the same for every revision of a run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from perfguard.load import media
+from perfguard.model.errors import UsageError
+
+if TYPE_CHECKING:
+    from perfguard.model.scenario import LoadSpec
+
+_NUMBER_DIGITS = 7
+MIN_PROMPT_CHARS = _NUMBER_DIGITS + 1
+_WORD_LIST = (
+    "amber anchor apple arrow autumn basket beacon birch bottle branch bridge bronze candle canyon carbon castle "
+    "cedar circle cloud cobalt copper coral cotton crystal dawn desert drift eagle ember fabric falcon feather "
+    "field flint forest frost garden glacier granite harbor hazel helmet hollow horizon island ivory jasper "
+    "kettle"
+)
+_WORDS = _WORD_LIST.split()
+_IMAGE_MARK = "@image-{}@"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduledRequest:
+    """One request: its number in the whole schedule and its JSON body, cut where the images stand.
+
+    Requests share the bytes of an image, so a schedule costs the memory of its distinct images only.
+    """
+
+    index: int
+    parts: tuple[bytes, ...]
+
+    @property
+    def body(self) -> bytes:
+        """The body of the POST to `/v1/chat/completions`."""
+        return b"".join(self.parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Requests in the order in which they are sent, by `concurrency` clients."""
+
+    requests: tuple[ScheduledRequest, ...]
+    concurrency: int
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) over the concurrency and every body; equal digests mean equal loads."""
+        sha = hashlib.sha256(f"concurrency={self.concurrency}\n".encode())
+        for request in self.requests:
+            sha.update(b"%d:%d\n" % (request.index, sum(map(len, request.parts))))
+            for part in request.parts:
+                sha.update(part)
+        return sha.hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhasedSchedule:
+    """The load of one trial: three consecutive pieces of one schedule, and the digest of the whole of it."""
+
+    warmup: Schedule
+    measured: Schedule
+    profiled: Schedule
+    digest: str
+
+
+def build_phases(load: LoadSpec, *, model: str = "default") -> PhasedSchedule:
+    """Build the warm-up, measured and profiled requests of one trial; no two of them share a prompt.
+
+    Raises:
+        UsageError: `load` cannot be built; see `build_schedule`.
+    """
+    whole = build_schedule(load, model=model)
+    measured_at = load.warmup_requests
+    profiled_at = measured_at + load.requests
+    return PhasedSchedule(
+        warmup=Schedule(requests=whole.requests[:measured_at], concurrency=load.concurrency),
+        measured=Schedule(requests=whole.requests[measured_at:profiled_at], concurrency=load.concurrency),
+        profiled=Schedule(requests=whole.requests[profiled_at:], concurrency=load.concurrency),
+        digest=whole.digest,
+    )
+
+
+def build_schedule(load: LoadSpec, *, requests: int | None = None, offset: int = 0, model: str = "default") -> Schedule:
+    """Build `requests` requests of the endless sequence that `load` describes, from number `offset` on.
+
+    `requests` None means all of a trial's: warm-up, measured and profiled. The same `load` and number always give the
+    same body. Every prompt starts with text of its own, so that no server answers it from a prefix cache; images
+    repeat after `load.distinct_images`. Sampling is greedy and ignores the end token, so the output's length is fixed.
+
+    Raises:
+        UsageError: too short a prompt to be unique, no image to choose from, or a count below one.
+    """
+    total = load.warmup_requests + load.requests + load.profiled_requests if requests is None else requests
+    _check(load, last=offset + total - 1)
+    return Schedule(
+        requests=tuple(_request(load, number, model) for number in range(offset, offset + total)),
+        concurrency=load.concurrency,
+    )
+
+
+def _check(load: LoadSpec, *, last: int) -> None:
+    """Raise `UsageError` where `load` cannot give requests that differ."""
+    if load.concurrency < 1 or load.output_tokens < 1:
+        raise UsageError(
+            f"the load's concurrency ({load.concurrency}) and output_tokens ({load.output_tokens}) must be at least 1"
+        )
+    if load.prompt_chars < MIN_PROMPT_CHARS:
+        raise UsageError(
+            f"the load's prompt_chars is {load.prompt_chars}: at least {MIN_PROMPT_CHARS} are needed to give every "
+            "request a prompt of its own"
+        )
+    if last >= 10**_NUMBER_DIGITS:
+        raise UsageError(f"the load has more than {10**_NUMBER_DIGITS} requests; ask for fewer")
+    if load.image is not None and (load.distinct_images < 1 or load.image.count < 1):
+        raise UsageError(
+            f"the load's distinct_images ({load.distinct_images}) and images per request ({load.image.count}) must be "
+            "at least 1"
+        )
+
+
+def _request(load: LoadSpec, number: int, model: str) -> ScheduledRequest:
+    """Build request `number`: its JSON is written with marks for the images and cut there."""
+    content: list[dict[str, object]] = [{"type": "text", "text": _prompt(load.seed, number, load.prompt_chars)}]
+    images = _images(load, number)
+    content += [{"type": "image_url", "image_url": {"url": _IMAGE_MARK.format(place)}} for place in range(len(images))]
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": content}],
+        "max_tokens": load.output_tokens,
+        "temperature": 0,
+        "ignore_eos": True,
+        "stream": True,
+    }
+    rest = json.dumps(body, separators=(",", ":")).encode()
+    parts: list[bytes] = []
+    for place, image in enumerate(images):
+        before, _, rest = rest.partition(_IMAGE_MARK.format(place).encode())
+        parts += [before, image]
+    return ScheduledRequest(index=number, parts=(*parts, rest))
+
+
+def _images(load: LoadSpec, number: int) -> tuple[bytes, ...]:
+    """Choose the images of request `number`: the set is walked through in order, again and again."""
+    if load.image is None:
+        return ()
+    urls = media.data_urls(load.image, load.seed, load.distinct_images)
+    first = number * load.image.count
+    return tuple(urls[(first + place) % len(urls)] for place in range(load.image.count))
+
+
+def _prompt(seed: int, number: int, chars: int) -> str:
+    """Write `chars` characters of words, led by the request's number.
+
+    The number's digits are reversed: neighbours then differ in their first token already.
+    """
+    words = random.Random(f"{seed}:{number}").choices(_WORDS, k=chars // 4 + 1)  # noqa: S311 - a seeded text, no secret
+    lead = f"{number:0{_NUMBER_DIGITS}d}"[::-1]
+    return " ".join((lead, *words))[:chars]
