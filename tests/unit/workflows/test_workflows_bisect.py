@@ -1,6 +1,7 @@
 """The bisect and compare workflows over a simulated server: right answers, and a resume that repeats nothing."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -87,7 +88,7 @@ class World:
             # Seeded by trial, so that a resumed run would measure what the first one would have.
             rng = np.random.default_rng((7, number))
             slow = index >= self.culprit
-            throughput = 140.0 * np.exp(-self.effect * slow + self.noise * rng.standard_normal())
+            throughput = 140.0 * math.exp(-self.effect * slow + self.noise * rng.standard_normal())
             grown = 150 + int(rng.integers(-8, 8)) if index >= self.frame_from else 0
             work = 400 + int(rng.integers(-15, 15))
             text = f"{MAIN};{LOOP};{WORK} {work}\n" + (f"{MAIN};{LOOP};{GROWN} {grown}\n" if grown else "")

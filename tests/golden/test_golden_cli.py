@@ -1,0 +1,133 @@
+"""The command line as people and scripts meet it: help, exit codes, one clear line for each mistake."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+VERBS = ("bisect", "compare", "run", "scenarios", "doctor", "env")
+
+
+@pytest.fixture
+def perfguard(tmp_path):
+    environment = {
+        **os.environ,
+        "PERFGUARD_CACHE_DIR": str(tmp_path / "cache"),
+        "PERFGUARD_RUNS_DIR": str(tmp_path / "runs"),
+        "NO_COLOR": "1",
+        "COLUMNS": "100",
+    }
+
+    def call(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "perfguard.cli.main", *map(str, arguments)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            cwd=tmp_path,
+        )
+
+    return call
+
+
+def make_clone(path, commits=3):
+    """Make a small repository, each commit a change of one file; returns the hashes."""
+
+    def git(*arguments):
+        return subprocess.run(
+            ["git", "-C", str(path), "-c", "user.name=A", "-c", "user.email=a@example.org", *arguments],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
+
+    path.mkdir()
+    git("init", "-q", "-b", "main")
+    hashes = []
+    for number in range(commits):
+        (path / "file.txt").write_text(str(number))
+        git("add", ".")
+        git("commit", "-q", "-m", f"change {number}")
+        hashes.append(git("rev-parse", "HEAD"))
+    return hashes
+
+
+def test_help_names_every_verb(perfguard):
+    done = perfguard("--help")
+    assert done.returncode == 0
+    for verb in VERBS:
+        assert f"\n  {verb} " in done.stdout
+        own = perfguard(verb, "--help")
+        assert own.returncode == 0
+        assert own.stdout.startswith(f"Usage: perfguard {verb}")
+    assert "125" in done.stdout
+
+
+def test_scenarios_as_json(perfguard):
+    done = perfguard("scenarios", "--json")
+    document = json.loads(done.stdout)
+    assert document["schema_version"] == 1
+    assert {s["name"] for s in document["scenarios"]} >= {"mm-small-images", "text-only"}
+
+
+def test_env_is_empty_at_first(perfguard):
+    assert json.loads(perfguard("env", "list", "--json").stdout)["environments"] == []
+    done = perfguard("env", "remove", "sglang-cpu")
+    assert done.returncode == 129
+    assert "no managed environment" in done.stderr
+    assert "sglang-cpu" in perfguard("env", "path").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["bisect"], "Missing argument"),
+        (["bisect", "a"], "Missing argument"),
+        (["nosuch"], "No such command"),
+        (["bisect", "a", "b", "--find", "luck"], "--find"),
+        (["bisect", "a", "b", "--scenario", "mm-smal-images"], "mm-small-images"),
+        (["bisect", "a", "b", "--port", "99999"], "--port 99999"),
+        (["bisect", "a", "b", "--installer", "conda"], "conda"),
+        (["bisect", "a", "b", "--device", "cuda"], "--model"),
+        (["bisect", "a", "b", "--model", "/nonexistent"], "/nonexistent"),
+        (["bisect", "a", "b", "--confidence", "2"], "limits.confidence"),
+        (["bisect", "a", "b", "--resume"], "no run of"),
+        (["bisect", "a", "b", "--repo", "/nonexistent"], "/nonexistent"),
+        (["compare", "a", "b", "--repo", "."], "git repository"),
+    ],
+)
+def test_a_mistake_is_one_clear_line_and_exit_129(perfguard, arguments, says):
+    done = perfguard(*arguments)
+    assert done.returncode == 129, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_mistakes_in_a_clone(perfguard, tmp_path):
+    first, _, last = make_clone(tmp_path / "clone")
+    repo = ("--repo", tmp_path / "clone")
+    cases = {
+        ("bisect", "nosuch", last, *repo): "'nosuch' names no commit",
+        ("bisect", "mian", last, *repo): "near names: main",
+        ("bisect", last, last, *repo): "same revision",
+        ("bisect", last, first, *repo): "swap them",
+        ("compare", first, first, *repo): "same revision",
+        ("run", first, first, *repo): "named twice",
+    }
+    for arguments, says in cases.items():
+        done = perfguard(*arguments)
+        assert done.returncode == 129, (arguments, done.stderr)
+        assert says in done.stderr
+        assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_verbose_adds_the_traceback(perfguard):
+    done = perfguard("bisect", "a", "b", "--resume", "-v")
+    assert done.returncode == 129
+    assert "Traceback" in done.stderr
