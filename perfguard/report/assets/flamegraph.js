@@ -27,10 +27,11 @@
     const profile = data.sides[side].roles[state.role];
     if (!profile) return;
     const path = [root];
+    const names = byId("flame-lines").checked ? data.frames : data.frames.map(functionOf);
     for (let i = 0; i < profile.nodes.length; i += 3) {
       const depth = profile.nodes[i];
       const parent = path[depth];
-      const name = data.frames[profile.nodes[i + 1]];
+      const name = names[profile.nodes[i + 1]];
       let node = parent.children.get(name);
       if (!node) parent.children.set(name, (node = newNode(name, parent)));
       node[selfKey] += profile.nodes[i + 2];
@@ -73,7 +74,7 @@
   const change = (node) => node.after - node.before;
   const widthOf = (node) => (state.view === "diff" ? node[state.width] : node[state.view]);
 
-  // A profile names lines, a changed function does not: `f (a.py:12)` is `f (a.py)`.
+  // A commit moves the lines below it, so that two sides are compared by function: `f (a.py:12)` is `f (a.py)`.
   const functionOf = (name) => name.replace(/:\d+\)$/, ")");
   const hasOwn = (object, key) => Object.prototype.hasOwnProperty.call(object, key);
 
@@ -378,6 +379,8 @@
     byId("flame-role").addEventListener("change", (event) => { state.role = roles[Number(event.target.value)]; rebuild(); });
     byId("flame-width").addEventListener("change", (event) => { state.width = event.target.value; draw(); });
     byId("flame-all").addEventListener("change", draw);
+    byId("flame-lines").addEventListener("change", rebuild);
+    byId("flame-lines").parentElement.hidden = !data.frames.some((name) => name !== functionOf(name));
     byId("flame-reset").addEventListener("click", reset);
     byId("flame-regex").addEventListener("change", search);
     let timer = 0;

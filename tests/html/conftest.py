@@ -1,0 +1,105 @@
+"""A real headless Chromium, and pages opened in it that may not talk to anybody."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "report"))
+
+import sample_results
+
+from perfguard.report.render import write_report
+
+_CHROMIUM_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.html)
+
+
+def _need(what):
+    """A missing browser fails in CI, where these tests are the point, and skips elsewhere."""
+    message = (
+        f"{what} is missing: install Debian's chromium and `pip install playwright`, or set CHROMIUM to the browser"
+    )
+    if os.environ.get("CI", "").lower() in {"1", "true"}:
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    executable = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if not executable:
+        _need("chromium")
+    try:
+        from playwright.sync_api import sync_playwright  # noqa: PLC0415 - not everybody has it
+    except ModuleNotFoundError:
+        _need("playwright")
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=executable, args=_CHROMIUM_ARGUMENTS)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory):
+    """Write each sample report once; gives its path by name."""
+    directory = tmp_path_factory.mktemp("reports")
+
+    def write(name):
+        path = directory / f"{name}.html"
+        if not path.exists():
+            write_report(getattr(sample_results, f"{name}_result")(), path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def visit(browser, written):
+    """Open a sample report; unless `watched` is False it must ask for nothing, run nothing and complain of nothing."""
+    contexts, troubles = [], []
+
+    def go(name, *, width=1200, scheme="light", script=True, watched=True):
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, java_script_enabled=script
+        )
+        contexts.append(context)
+        url = written(name).as_uri()
+        note = troubles.append if watched else (lambda _trouble: None)
+
+        def route(asked):
+            if asked.request.url == url:
+                asked.continue_()
+            else:
+                note(f"request: {asked.request.url}")
+                asked.abort()
+
+        context.route("**/*", route)
+        page = context.new_page()
+        page.on("console", lambda message: note(f"console: {message.text}"))
+        page.on("pageerror", lambda error: note(f"error: {error}"))
+        page.on("dialog", lambda dialog: (note(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.goto(url)
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+    assert troubles == []
