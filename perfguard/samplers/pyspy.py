@@ -43,8 +43,11 @@ class RawProfile:
     """What py-spy recorded of one process. `text` is its raw format: a folded stack and a count on every line.
 
     Frames read `function (file:line)` with the file's full path, so that they can be looked up in a source tree. Idle
-    threads are left out. `samples` is the sum of the counts, `lost` how often a stack could not be read. `text` is
-    empty where the recorder failed; `warnings` then says why.
+    threads are left out. A thread that waits for a core is not idle: on a busy machine samples over rate are more than
+    CPU seconds, so take a stack's share of the samples times the CPU of its process.
+
+    `samples` is the sum of the counts, `lost` how often a stack could not be read. `text` is empty where the recorder
+    failed; `warnings` then says why.
     """
 
     role: str

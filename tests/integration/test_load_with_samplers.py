@@ -72,15 +72,17 @@ def test_ten_milliseconds_a_request_are_seen_by_every_instrument(server, tmp_pat
     cpu.start()
     measured = run_load(url, phases.measured, concurrency=8, timeout_s=10)
     (process,) = cpu.stop().processes
-    assert (measured.succeeded, generator_veto(measured)) == (100, None)
+    assert (measured.succeeded, generator_veto(measured, lag_limit_ms=5000)) == (100, None)
     assert measured.throughput_rps < 100
     assert 1.0 < process.cpu_s < 2.0
 
     with PySpySampler([(pid, "tokenizer")], rate_hz=100, nonblocking=True, work_dir=tmp_path) as stacks:
         stacks.start()
+        cpu.start()
         assert run_load(url, phases.profiled, concurrency=8, timeout_s=10).succeeded == 100
+        (process,) = cpu.stop().processes
         (profile,) = stacks.stop()
     burning = sum(int(line.rsplit(" ", 1)[1]) for line in profile.text.splitlines() if "burn_ten_ms" in line)
-    # 100 requests of 10 ms are 100 ticks; lost and late ones are allowed for.
-    assert 55 < burning <= 120
+    # 100 requests of 10 ms are 100 ticks, some of them lost; a thread that waits for a core is sampled as well.
+    assert 55 < burning <= 1.25 * 100 * (process.cpu_s + process.run_delay_s)
     assert burning > 0.6 * profile.samples
