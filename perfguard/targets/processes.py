@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -25,7 +24,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-_REAPER = Path(__file__).parents[1] / "inside" / "reaper.py"
+# -I -S: neither the environment nor site-packages can get between the reaper and its duty.
+_REAPER_COMMAND = (sys.executable, "-I", "-S", str(Path(__file__).parents[1] / "inside" / "reaper.py"))
 # What the reaper may need beyond the grace it was given: it kills for 15 s at the most.
 _REAPER_MARGIN_S = 20.0
 
@@ -64,6 +64,7 @@ class ManagedProcess:
         self.log_path = log_path
         self.returncode: int | None = None
         self._remove_dirs = tuple(remove_dirs)
+        self._record_dir = record_dir
         self._stop_signal = stop_signal
         self._known: dict[int, psutil.Process] = {}
         self._report: StopReport | None = None
@@ -71,9 +72,8 @@ class ManagedProcess:
         self._received = b""
         self._control, reapers_end = socket.socketpair()
         with reapers_end:
-            # -I -S: neither the environment nor site-packages can get between the reaper and its duty.
             self._reaper = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_REAPER), str(reapers_end.fileno())],
+                [*_REAPER_COMMAND, str(reapers_end.fileno())],
                 pass_fds=[reapers_end.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -166,8 +166,9 @@ class ManagedProcess:
                 with contextlib.suppress(psutil.Error):
                     process.kill()
             time.sleep(0.05)
-        for directory in self._remove_dirs:
-            shutil.rmtree(directory, ignore_errors=True)
+        subprocess.run(
+            [*_REAPER_COMMAND, "--clean", str(self._record_dir or ""), *map(str, self._remove_dirs)], check=False
+        )
         return StopReport(killed=len(killed), leftover=tuple(process.pid for process in left))
 
     def _strays(self) -> list[psutil.Process]:
