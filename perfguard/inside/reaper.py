@@ -29,7 +29,7 @@ import time
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 SHM_DIR = "/dev/shm"
-LAST_HELPERS_S = 1.0  # how long helpers (a resource tracker, say) may clean up after the server's own end
+LAST_HELPERS_S = 0.5  # how long helpers (a resource tracker, say) may clean up after the server's own end
 KILL_LIMIT_S = 15.0
 TICK_S = 0.02
 WATCH_S = 1.0

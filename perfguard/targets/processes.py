@@ -108,11 +108,10 @@ class ManagedProcess:
 
     def descendants(self) -> tuple[int, ...]:
         """List the living processes of the tree, the started one first if it lives, orphans included."""
-        try:
-            below = psutil.Process(self._reaper.pid).children(recursive=True)
-        except psutil.NoSuchProcess:
-            # The reaper was killed: whom it had is known from the last look.
-            below = list(self._known.values())
+        below = list(self._known.values())  # whom a reaper had that was killed is known from the last look only
+        if self._reaper.poll() is None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                below = psutil.Process(self._reaper.pid).children(recursive=True)
         living = [process for process in below if _lives(process)]
         self._known = {process.pid: process for process in living}
         return tuple(sorted(self._known, key=lambda pid: (pid != self.pid, pid)))
@@ -121,7 +120,7 @@ class ManagedProcess:
         """Return the exit status of the started process (negative: the signal that ended it), None while it runs."""
         while self.returncode is None and self._receive(timeout_s=0):
             pass
-        if self.returncode is None and self._reaper.poll() is not None and not psutil.pid_exists(self.pid):
+        if self.returncode is None and self._reaper.poll() is not None and self.pid not in self.descendants():
             # The reaper was killed, and the kernel killed the server for it.
             self.returncode = -signal.SIGKILL
         return self.returncode

@@ -114,6 +114,9 @@ class RunningServer:
         living = set(self._process.descendants())
         for process in self._at_start:
             if process.role != ROLE_OTHER and process.pid not in living:
+                time.sleep(_POLL_S)  # the server ends itself when a rank dies, and then tells more
+                if self._process.poll() is not None:
+                    raise _died(self._process, self._source_root, when="while it ran")
                 reason = server_log.last_exception(self.log_path, source_root=self._source_root)
                 raise UntestableError(
                     f"{reason or 'no exception in the log'} (the server's {process.role} process died)",
