@@ -7,7 +7,7 @@ perfguard is gone (its end of the socket is closed, or it is no longer the paren
 What ends what:
     perfguard ends or is killed      the reaper kills the tree, then removes segments and directories
     the reaper is killed             the server and its workers get SIGKILL from the kernel (PR_SET_PDEATHSIG); perfguard kills
-                                     the rest, and removes the directories, when it stops the server (segments may stay)
+                                     the rest when it stops the server, and has this script clean up (`--clean`)
     both are killed at once          the server and its workers get SIGKILL; other helpers of theirs and files may stay
 
 It talks JSON lines over the socket whose number is its argument. In: the specification, then
@@ -29,7 +29,7 @@ import time
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 SHM_DIR = "/dev/shm"
-LAST_HELPERS_S = 1.0  # how long helpers (a resource tracker, say) may clean up after the server's own end
+LAST_HELPERS_S = 0.5  # how long helpers (a resource tracker, say) may clean up after the server's own end
 KILL_LIMIT_S = 15.0
 TICK_S = 0.02
 WATCH_S = 1.0
@@ -78,7 +78,7 @@ class Reaper:
             self.start()
         except OSError as error:
             self.tell(event="failed", error=error.strerror or str(error))
-            self.remove_directories()
+            remove_directories(self.specification["remove_dirs"])
             return
         self.tell(event="started", pid=self.server.pid)
         order = self.wait_for_order()
@@ -86,8 +86,7 @@ class Reaper:
         if order is not None:
             self.ask_to_end(order)
         leftover = self.kill_all()
-        self.remove_shm()
-        self.remove_directories()
+        self.clean_up()
         self.tell(event="stopped", killed=len(self.killed), leftover=sorted(leftover))
 
     def start(self):
@@ -179,28 +178,30 @@ class Reaper:
         for pid in pids:
             self.shm_held |= shm_of(pid)
 
-    def remove_shm(self):
-        """Remove the segments that this tree created or held, were not there before, and nobody uses any more.
-
-        Name and inode have to match: a name may have been given anew since.
-        """
-        mine = self.shm_held | recorded_shm(self.specification["record_dir"])
-        found = {(entry.name, entry.inode()) for entry in shm_entries()}
-        leaked = {(name, inode) for name, inode in mine & found if inode not in self.shm_before}
-        if not leaked:
-            return
-        in_use = set().union(*(shm_of(pid) for pid in all_pids()))
-        for name, _ in leaked - in_use:
-            with contextlib.suppress(OSError):
-                os.unlink(os.path.join(SHM_DIR, name))
-
-    def remove_directories(self):
-        for directory in self.specification["remove_dirs"]:
-            shutil.rmtree(directory, ignore_errors=True)
+    def clean_up(self):
+        held = {(name, inode) for name, inode in self.shm_held if inode not in self.shm_before}
+        remove_shm(held | recorded_shm(self.specification["record_dir"]))
+        remove_directories(self.specification["remove_dirs"])
 
     def tell(self, **message):
         with contextlib.suppress(OSError):
             self.control.sendall(json.dumps(message).encode() + b"\n")
+
+
+def remove_shm(segments):
+    """Remove those of the (name, inode) pairs that still exist and nobody uses; a name may have been given anew since."""
+    leaked = segments & {(entry.name, entry.inode()) for entry in shm_entries()}
+    if not leaked:
+        return
+    in_use = set().union(*(shm_of(pid) for pid in all_pids()))
+    for name, _ in leaked - in_use:
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(SHM_DIR, name))
+
+
+def remove_directories(directories):
+    for directory in directories:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def send(pid, number):
@@ -280,4 +281,8 @@ def recorded_shm(record_dir):
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    if sys.argv[1] == "--clean":
+        remove_shm(recorded_shm(sys.argv[2]))
+        remove_directories(sys.argv[3:])
+    else:
+        main(int(sys.argv[1]))

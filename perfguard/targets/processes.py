@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -25,7 +24,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-_REAPER = Path(__file__).parents[1] / "inside" / "reaper.py"
+# -I -S: neither the environment nor site-packages can get between the reaper and its duty.
+_REAPER_COMMAND = (sys.executable, "-I", "-S", str(Path(__file__).parents[1] / "inside" / "reaper.py"))
 # What the reaper may need beyond the grace it was given: it kills for 15 s at the most.
 _REAPER_MARGIN_S = 20.0
 
@@ -64,6 +64,7 @@ class ManagedProcess:
         self.log_path = log_path
         self.returncode: int | None = None
         self._remove_dirs = tuple(remove_dirs)
+        self._record_dir = record_dir
         self._stop_signal = stop_signal
         self._known: dict[int, psutil.Process] = {}
         self._report: StopReport | None = None
@@ -71,9 +72,8 @@ class ManagedProcess:
         self._received = b""
         self._control, reapers_end = socket.socketpair()
         with reapers_end:
-            # -I -S: neither the environment nor site-packages can get between the reaper and its duty.
             self._reaper = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_REAPER), str(reapers_end.fileno())],
+                [*_REAPER_COMMAND, str(reapers_end.fileno())],
                 pass_fds=[reapers_end.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -108,11 +108,10 @@ class ManagedProcess:
 
     def descendants(self) -> tuple[int, ...]:
         """List the living processes of the tree, the started one first if it lives, orphans included."""
-        try:
-            below = psutil.Process(self._reaper.pid).children(recursive=True)
-        except psutil.NoSuchProcess:
-            # The reaper was killed: whom it had is known from the last look.
-            below = list(self._known.values())
+        below = list(self._known.values())  # whom a reaper had that was killed is known from the last look only
+        if self._reaper.poll() is None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                below = psutil.Process(self._reaper.pid).children(recursive=True)
         living = [process for process in below if _lives(process)]
         self._known = {process.pid: process for process in living}
         return tuple(sorted(self._known, key=lambda pid: (pid != self.pid, pid)))
@@ -121,7 +120,7 @@ class ManagedProcess:
         """Return the exit status of the started process (negative: the signal that ended it), None while it runs."""
         while self.returncode is None and self._receive(timeout_s=0):
             pass
-        if self.returncode is None and self._reaper.poll() is not None and not psutil.pid_exists(self.pid):
+        if self.returncode is None and self._reaper.poll() is not None and self.pid not in self.descendants():
             # The reaper was killed, and the kernel killed the server for it.
             self.returncode = -signal.SIGKILL
         return self.returncode
@@ -166,8 +165,9 @@ class ManagedProcess:
                 with contextlib.suppress(psutil.Error):
                     process.kill()
             time.sleep(0.05)
-        for directory in self._remove_dirs:
-            shutil.rmtree(directory, ignore_errors=True)
+        subprocess.run(
+            [*_REAPER_COMMAND, "--clean", str(self._record_dir or ""), *map(str, self._remove_dirs)], check=False
+        )
         return StopReport(killed=len(killed), leftover=tuple(process.pid for process in left))
 
     def _strays(self) -> list[psutil.Process]:

@@ -114,6 +114,9 @@ class RunningServer:
         living = set(self._process.descendants())
         for process in self._at_start:
             if process.role != ROLE_OTHER and process.pid not in living:
+                time.sleep(_POLL_S)  # the server ends itself when a rank dies, and then tells more
+                if self._process.poll() is not None:
+                    raise _died(self._process, self._source_root, when="while it ran")
                 reason = server_log.last_exception(self.log_path, source_root=self._source_root)
                 raise UntestableError(
                     f"{reason or 'no exception in the log'} (the server's {process.role} process died)",
@@ -176,7 +179,7 @@ def start_server(
             old.unlink()
         chosen = port if port is not None else _free_port()
         command = sglang_launch.server_command(target, python=python, model_path=model, port=chosen)
-        process, temp_dir = _start_process(target, command, source_root, work_dir, report_dir)
+        process = _start_process(target, command, source_root, work_dir, report_dir)
         try:
             begin = time.monotonic()
             try:
@@ -197,7 +200,7 @@ def start_server(
             )
             return
         finally:
-            _stop(process, chosen, temp_dir)
+            _stop(process, chosen)
 
 
 def read_stand_ins(report_dir: Path) -> tuple[str, ...]:
@@ -215,12 +218,12 @@ def read_stand_ins(report_dir: Path) -> tuple[str, ...]:
 
 def _start_process(
     target: TargetSpec, command: tuple[str, ...], source_root: Path, work_dir: Path, report_dir: Path
-) -> tuple[ManagedProcess, Path]:
+) -> ManagedProcess:
     # Not below `work_dir`: the server puts sockets there, whose paths must stay under 108 bytes. The server also runs
     # in it, since `python -m` imports from the working directory first.
     temp_dir = Path(tempfile.mkdtemp(prefix="perfguard-"))
     try:
-        process = ManagedProcess(
+        return ManagedProcess(
             command,
             environment=sglang_launch.server_environment(
                 target,
@@ -239,7 +242,6 @@ def _start_process(
     except BaseException:
         shutil.rmtree(temp_dir, ignore_errors=True)
         raise
-    return process, temp_dir
 
 
 def _wait_until_healthy(process: ManagedProcess, port: int, source_root: Path, timeout_s: float) -> None:
@@ -269,20 +271,21 @@ def _died(process: ManagedProcess, source_root: Path, *, when: str) -> Untestabl
         f"was ended by {signal.Signals(-code).name}" if code is not None and code < 0 else f"exited with code {code}"
     )
     reason = server_log.last_exception(process.log_path, source_root=source_root)
+    killed_from_outside = reason is None and code == -signal.SIGKILL
     return UntestableError(
         f"{reason or 'no exception in the log'} (server {ended} {when})",
+        hint="the machine may have run out of memory: see `dmesg`" if killed_from_outside else None,
         log_tail=server_log.tail(process.log_path, _LOG_TAIL_LINES),
     )
 
 
-def _stop(process: ManagedProcess, port: int, temp_dir: Path) -> None:
+def _stop(process: ManagedProcess, port: int) -> None:
     report = process.stop(_STOP_GRACE_S)
-    shutil.rmtree(temp_dir, ignore_errors=True)
     if report.leftover:
         pids = ", ".join(str(pid) for pid in report.leftover)
         raise PerfguardError(
             f"processes of the server on port {port} survived SIGKILL: {pids}",
-            hint="they hang in the kernel (a driver, a dead file system): measure nothing on this machine before a reboot",
+            hint="they hang in the kernel (a driver, a dead file system): reboot before measuring again",
         )
 
 
