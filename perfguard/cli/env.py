@@ -61,7 +61,9 @@ def create_command(
     """Create an environment, unless it exists."""
     progress = make_progress(Console(stderr=True), quiet=quiet)
     try:
-        environment = EnvironmentManager(cache_dir(), installer=installer).ensure(load_spec(spec), python=None, progress=progress)
+        environment = EnvironmentManager(cache_dir(), installer=installer).ensure(
+            load_spec(spec), python=None, progress=progress
+        )
     finally:
         progress.close()
     sys.stdout.write(f"{environment.path}\n")

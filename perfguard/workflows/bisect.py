@@ -169,15 +169,12 @@ class _Bisect:
         self._say(f"confirming: does {label} differ from its parent {parent} on {self._request.scenario.metric.value}?")
         pair = self._search_pair(culprit - 1, culprit)
         if pair.verdict != "culprit":
-            reason = (
-                f"{metric.function} moved at {label}, but {self._request.scenario.metric.value} of {label} and {parent} "
-                + (
-                    "differ by less than the smallest effect asked for"
-                    if pair.verdict == "no_change"
-                    else "does not settle"
-                )
+            settled = pair.verdict == "no_change"
+            user = "differ by less than the smallest effect asked for" if settled else "does not settle"
+            metric_name = self._request.scenario.metric.value
+            return self._unknown(
+                located, f"{metric.function} moved at {label}, but {metric_name} of {label} and {parent} {user}"
             )
-            return self._unknown(located, reason)
         sure = float(located.posterior[culprit]) * float(pair.posterior[1])
         return self._culprit(culprit, located.posterior, sure)
 

@@ -121,7 +121,7 @@ def run_info(request: RunRequest, session: Session) -> RunInfo:
         run_dir=str(session.bench.store.run_dir),
         scenario=scenario.name,
         scenario_description=scenario.description,
-        schedule_digest=session.bench.schedules.measured.digest,
+        schedule_digest=session.bench.schedules.digest,
         metric=scenario.metric.value,
         larger_is_better=scenario.metric.larger_is_better,
         started_at=session.trials[0].started_at if session.trials else "",

@@ -91,6 +91,7 @@ def check_scenario(scenario: Scenario, where: str) -> None:
         "target.tensor_parallel_size": scenario.target.tensor_parallel_size,
         "target.start_timeout_s": scenario.target.start_timeout_s,
         "profiling.rate_hz": scenario.profiling.rate_hz,
+        "profiling.trials_per_revision": scenario.profiling.trials_per_revision,
         "limits.max_trials": limits.max_trials,
         "limits.min_effect_frac": limits.min_effect_frac,
     }

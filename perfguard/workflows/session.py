@@ -13,7 +13,7 @@ from perfguard.model.revision import Revision
 from perfguard.model.scenario import Strategy
 from perfguard.model.trial import Completed, Trial, Untestable
 from perfguard.search import Outcome, Search
-from perfguard.workflows.metrics import user_value
+from perfguard.workflows.metrics import samples_of, user_value
 from perfguard.workflows.trial import Bench, run_trial
 
 
@@ -56,7 +56,14 @@ class Session:
                     hint="the run was made by another version of perfguard or the scenario: start anew",
                 )
         else:
-            trial = run_trial(self.bench, revision, number=number, block=self._block, strategy=Strategy.AS_COMMITTED)
+            trial = run_trial(
+                self.bench,
+                revision,
+                number=number,
+                block=self._block,
+                strategy=Strategy.AS_COMMITTED,
+                profile=self._wants_profile(revision),
+            )
             self.bench.progress.say(f"trial {number}, block {self._block}: {revision.label}: {self._tell(trial)}")
         self._trials.append(trial)
         return trial
@@ -68,6 +75,15 @@ class Session:
             for index in block:
                 trial = self.trial(revisions[index])
                 search.record(index, value(trial) if isinstance(trial.outcome, Completed) else Outcome.UNTESTABLE)
+
+    def _wants_profile(self, revision: Revision) -> bool:
+        profiling = self.bench.scenario.profiling
+        profiled = sum(
+            1
+            for trial in self._trials
+            if trial.revision == revision.commit and (samples := samples_of(trial)) is not None and samples.profiles
+        )
+        return profiling.enabled and profiled < profiling.trials_per_revision
 
     def _tell(self, trial: Trial) -> str:
         outcome = trial.outcome

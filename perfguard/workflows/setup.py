@@ -12,6 +12,7 @@ import msgspec
 import psutil
 
 from perfguard import __version__
+from perfguard.load.schedule import build_phases
 from perfguard.model.errors import UsageError
 from perfguard.model.progress import Progress
 from perfguard.model.revision import Revision
@@ -23,7 +24,7 @@ from perfguard.revisions.specs import load_spec
 from perfguard.store import RunStore
 from perfguard.targets.sglang_launch import ensure_tiny_model
 from perfguard.workflows.places import cache_dir
-from perfguard.workflows.trial import Bench, freeze_schedules
+from perfguard.workflows.trial import Bench
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +83,7 @@ def open_bench(request: RunRequest, repository: Repository, store: RunStore, pro
     environment = ensure_environment(request.scenario, installer=request.installer, progress=progress)
     return Bench(
         scenario=request.scenario,
-        schedules=freeze_schedules(request.scenario),
+        schedules=build_phases(request.scenario.load),
         repository=repository,
         environment=environment,
         model_path=model_path(request.scenario, environment),

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from perfguard.load.client import generator_veto, run_load
-from perfguard.load.schedule import Schedule, build_schedule
+from perfguard.load.schedule import PhasedSchedule, Schedule
 from perfguard.model.errors import UntestableError
 from perfguard.model.progress import Progress
 from perfguard.model.revision import Revision
@@ -37,15 +37,6 @@ FAILED_REQUESTS_LIMIT_FRAC = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Schedules:
-    """The three phases of a scenario's load, frozen before the first trial."""
-
-    warmup: Schedule
-    measured: Schedule
-    profiled: Schedule
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
     """Everything trials share: what to run, with what, and where results go.
 
@@ -53,7 +44,7 @@ class Bench:
     """
 
     scenario: Scenario
-    schedules: Schedules
+    schedules: PhasedSchedule
     repository: Repository
     environment: Environment
     model_path: Path | None
@@ -62,18 +53,8 @@ class Bench:
     port: int | None
 
 
-def freeze_schedules(scenario: Scenario) -> Schedules:
-    """Build the three phases; the same scenario gives the same bytes, whatever the revision."""
-    load = scenario.load
-    return Schedules(
-        warmup=build_schedule(load, requests=load.warmup_requests, offset=0),
-        measured=build_schedule(load, requests=load.requests, offset=load.warmup_requests),
-        profiled=build_schedule(load, requests=load.profiled_requests, offset=load.warmup_requests + load.requests),
-    )
-
-
-def run_trial(bench: Bench, revision: Revision, *, number: int, block: int, strategy: Strategy) -> Trial:
-    """Run one trial and keep it in the store.
+def run_trial(bench: Bench, revision: Revision, *, number: int, block: int, strategy: Strategy, profile: bool) -> Trial:
+    """Run one trial and keep it in the store; with `profile` also the requests that run under the stack sampler.
 
     A revision that does not import, start, answer or drain, and a load generator that could not keep up, end as
     `Untestable`; what is wrong with perfguard itself or the machine is raised.
@@ -82,7 +63,7 @@ def run_trial(bench: Bench, revision: Revision, *, number: int, block: int, stra
     clock = time.monotonic()
     outcome: TrialOutcome
     try:
-        outcome = Completed(samples=_measure(bench, revision, number))
+        outcome = Completed(samples=_measure(bench, revision, number, profile=profile))
     except UntestableError as error:
         outcome = Untestable(reason=error.reason, log=error.log_tail)
     trial = Trial(
@@ -98,7 +79,7 @@ def run_trial(bench: Bench, revision: Revision, *, number: int, block: int, stra
     return trial
 
 
-def _measure(bench: Bench, revision: Revision, number: int) -> Samples:
+def _measure(bench: Bench, revision: Revision, number: int, *, profile: bool) -> Samples:
     target, load = bench.scenario.target, bench.scenario.load
     work_dir = bench.store.run_dir / "work" / f"trial-{number}"
     shutil.rmtree(work_dir, ignore_errors=True)
@@ -122,7 +103,7 @@ def _measure(bench: Bench, revision: Revision, number: int) -> Samples:
             profiled: LoadResult | None = None
             profiled_cpu: CpuResult | None = None
             profiles: tuple[Profile, ...] = ()
-            if bench.scenario.profiling.enabled:
+            if profile:
                 say(f"trial {number}: profiling {revision.label}, {load.profiled_requests} requests")
                 profiled, profiled_cpu, profiles = _profiled(server, bench, work_dir)
             server.drain(target.drain_timeout_s)

@@ -44,6 +44,7 @@ format = "jpeg"
 
 [profiling]
 enabled = true
+trials_per_revision = 3
 rate_hz = 100
 nonblocking = true
 

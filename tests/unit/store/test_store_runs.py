@@ -1,6 +1,5 @@
 """The store keeps whole trials, and says clearly what is wrong with a folder."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -85,7 +84,6 @@ def test_the_same_trial_number_is_not_written_twice(tmp_path):
         assert len(store.trials()) == 1
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self"), reason="Linux only")
 def test_kill_nine_leaves_whole_trials(tmp_path):
     program = textwrap.dedent("""
         import sys

@@ -6,13 +6,14 @@ import math
 import numpy as np
 import pytest
 from conftest import make_samples, make_trial
+from perfguard.revisions.environments import Environment
 
+from perfguard.load.schedule import build_phases
 from perfguard.model.errors import PerfguardError, UsageError
 from perfguard.model.progress import Silent
 from perfguard.model.result import BisectVerdict, CompareVerdict, Direction
 from perfguard.model.revision import HistoryKind, Revision, RevisionRange
 from perfguard.model.trial import Trial, Untestable
-from perfguard.revisions.environments import Environment
 from perfguard.workflows import bisect as bisect_module
 from perfguard.workflows import compare as compare_module
 from perfguard.workflows import judge as judge_module
@@ -21,7 +22,7 @@ from perfguard.workflows.bisect import bisect
 from perfguard.workflows.compare import compare
 from perfguard.workflows.scenarios import load_scenario
 from perfguard.workflows.setup import RunRequest
-from perfguard.workflows.trial import Bench, freeze_schedules
+from perfguard.workflows.trial import Bench
 
 MAIN = "<module> (server/main.py:10)"
 LOOP = "event_loop (server/scheduler.py:50)"
@@ -68,7 +69,7 @@ class World:
         self.ran = []
         self.die_after = None
 
-    def __call__(self, bench, revision, *, number, block, strategy):
+    def __call__(self, bench, revision, *, number, block, strategy, profile):
         index = int(revision.commit)
         if self.die_after is not None and len(self.ran) >= self.die_after:
             raise KeyboardInterrupt
@@ -94,7 +95,12 @@ class World:
             text = f"{MAIN};{LOOP};{WORK} {work}\n" + (f"{MAIN};{LOOP};{GROWN} {grown}\n" if grown else "")
             key = bench.store.put_artifact(text.encode())
             cpu = 5.0 * (work + grown) / 400
-            trial = make_trial(number, block, revision.commit, make_samples(throughput, (("rank-0", key),), cpu_s=cpu))
+            trial = make_trial(
+                number,
+                block,
+                revision.commit,
+                make_samples(throughput, (("rank-0", key),) if profile else (), cpu_s=cpu),
+            )
         bench.store.add_trial(trial)
         return trial
 
@@ -117,7 +123,7 @@ def lab(tmp_path, monkeypatch):
         packages=(),
     )
     scenario = load_scenario("mm-small-images")
-    schedules = freeze_schedules(scenario)
+    schedules = build_phases(scenario.load)
     monkeypatch.setattr(judge_module, "site_packages", lambda _environment: packages)
 
     def run(workflow, world, *arguments, count=12, resume=False, folder="run", seed=0):
@@ -215,7 +221,11 @@ def test_a_resumed_bisect_runs_no_trial_twice_and_ends_the_same(lab, die_after):
     numbers = [number for number, _ in world.ran]
     assert numbers == list(range(1, len(numbers) + 1))
     assert [t.revision for t in result.trials] == [t.revision for t in straight.trials]
-    assert (result.culprit, result.effects, result.posterior) == (straight.culprit, straight.effects, straight.posterior)
+    assert (result.culprit, result.effects, result.posterior) == (
+        straight.culprit,
+        straight.effects,
+        straight.posterior,
+    )
 
 
 def test_resuming_something_else_is_refused(lab):

@@ -15,8 +15,8 @@ def test_the_scenarios_that_come_along():
     assert (high.load.image.width_px, high.load.image.height_px, high.load.requests) == (1120, 700, 512)
     assert by_name["text-only"].load.image is None
     assert all(scenario.metric is UserMetric.THROUGHPUT for scenario in by_name.values())
-    for name in by_name:
-        assert load_scenario(name) == by_name[name]
+    for name, scenario in by_name.items():
+        assert load_scenario(name) == scenario
 
 
 def test_an_unknown_name_lists_the_near_ones():
