@@ -241,7 +241,7 @@ class _Bisect:
             posterior=found.posterior,
             effects=effects,
             findings=judge(before, after, RuleConfig()) if both else (),
-            grown_frames=compare_stacks(before, after, self._limits.confidence),
+            grown_frames=compare_stacks(before, after, confidence=self._limits.confidence, direction=self._direction),
             baseline_profiles=merge_roles(before),
             candidate_profiles=merge_roles(after),
             revisions=summarise_revisions(self._session, self._revisions),

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from conftest import make_samples, make_trial
+from made_trials import make_samples, make_trial
 from perfguard.revisions.environments import Environment
 
 from perfguard.load.schedule import build_phases
