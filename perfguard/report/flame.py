@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 PRUNED_FRAME = "(pruned: small stacks)"
 _FRAME_NAME_LIMIT = 500
 _DIGITS = 6
+_FULL_ENOUGH = 0.95
 
 Stacks = tuple[tuple[tuple[str, ...], float], ...]
 
@@ -74,16 +75,7 @@ def pack(sides: Sequence[Side], grown: Sequence[GrownFrame], *, budget_bytes: in
     text = _encode(sides, grown, 0.0)
     floor_ms = 0.0
     if len(text) > budget_bytes and costs:
-        low, high = 0, len(costs)  # keep `costs[index:]`: the smallest index that fits
-        while low < high:
-            middle = (low + high) // 2
-            floor_ms = costs[middle]
-            if len(_encode(sides, grown, floor_ms)) <= budget_bytes:
-                high = middle
-            else:
-                low = middle + 1
-        floor_ms = costs[low] if low < len(costs) else math.inf
-        text = _encode(sides, grown, floor_ms)
+        text, floor_ms = _prune(sides, grown, costs, budget_bytes)
     return Packed(
         json_text=text,
         stacks=len(costs),
@@ -91,6 +83,23 @@ def pack(sides: Sequence[Side], grown: Sequence[GrownFrame], *, budget_bytes: in
         pruned_below_ms=floor_ms if math.isfinite(floor_ms) else (costs[-1] if costs else 0.0),
         pruned_share=max((_share_below(p.stacks, floor_ms) for s in sides for p in s.profiles), default=0.0),
     )
+
+
+def _prune(
+    sides: Sequence[Side], grown: Sequence[GrownFrame], costs: Sequence[float], budget_bytes: int
+) -> tuple[str, float]:
+    """Find the most stacks that fit; close to the budget is good enough, since every try packs all of them again."""
+    floor_ms = math.inf
+    text = _encode(sides, grown, floor_ms)
+    low, high = 0, len(costs)  # the smallest index whose `costs[index:]` fit lies between
+    while low < high and len(text) < _FULL_ENOUGH * budget_bytes:
+        middle = (low + high) // 2
+        tried = _encode(sides, grown, costs[middle])
+        if len(tried) <= budget_bytes:
+            high, text, floor_ms = middle, tried, costs[middle]
+        else:
+            low = middle + 1
+    return text, floor_ms
 
 
 def _usable(stacks: Stacks) -> Stacks:

@@ -23,6 +23,7 @@ from perfguard.report.view import Page, build_page, marks_of
 
 SIZE_BUDGET_BYTES = 5_000_000
 _FEWEST_REVISIONS_FOR_A_LINE = 3
+_PRUNING_SENTENCE_BYTES = 1_000
 
 
 def render_html(result: AnyResult, *, budget_bytes: int = SIZE_BUDGET_BYTES) -> str:
@@ -35,13 +36,11 @@ def render_html(result: AnyResult, *, budget_bytes: int = SIZE_BUDGET_BYTES) -> 
     page = build_page(shown)
     charts = _charts(shown)
     grown = getattr(shown, "grown_frames", ())
-    flame = pack(page.sides, grown, budget_bytes=budget_bytes) if page.sides else None
-    document = _document(page, charts, flame)
-    size_bytes = len(document.encode())
-    if flame is not None and size_bytes > budget_bytes:
-        room_bytes = budget_bytes - (size_bytes - len(flame.json_text)) - 1_000  # the sentence about pruning grows
-        document = _document(page, charts, pack(page.sides, grown, budget_bytes=max(0, room_bytes)))
-    return document
+    if not page.sides:
+        return _document(page, charts, None)
+    bare = _document(page, charts, pack((), (), budget_bytes=0))
+    room_bytes = budget_bytes - len(bare.encode()) - _PRUNING_SENTENCE_BYTES
+    return _document(page, charts, pack(page.sides, grown, budget_bytes=max(0, room_bytes)))
 
 
 def write_report(result: AnyResult, path: Path) -> Path:
