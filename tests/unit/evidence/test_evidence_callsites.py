@@ -271,3 +271,11 @@ def test_where_a_function_was_entered_only_its_own_call_is_asked():
 
     assert classify_stack((outer,), sources) is CallClass.PICKLE
     assert classify_stack((outer, Frame(function="inner", file="x.py", line=5)), sources) is CallClass.OTHER
+
+
+def test_foreign_source_may_be_sloppy_or_too_deep(recwarn):
+    sloppy = Sources({"x.py": 'pickle.dumps("\\d")\n', "deep.py": "f(" * 3000 + ")" * 3000})
+
+    assert classify(Frame(function="f", file="x.py", line=1), sloppy) is CallClass.PICKLE
+    assert classify(Frame(function="f", file="deep.py", line=1), sloppy) is CallClass.UNKNOWN
+    assert not recwarn.list
