@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
@@ -328,8 +329,11 @@ class _FileIndex:
 @lru_cache(maxsize=256)
 def _index(text: str) -> _FileIndex | None:
     try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError):
+        # Foreign source may hold escapes that the parser warns of; that is its authors' affair, not our user's.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
     by_line: dict[int, list[_Call]] = {}
     scopes = []

@@ -1,7 +1,8 @@
 """What stacks cost: samples turned into absolute CPU milliseconds per request.
 
 A sampler's counts are shares of an unknown whole: they move with its rate, its lateness and the time a thread waited
-for a core. The kernel counts a thread's CPU exactly but does not say where it went. Joined, each gives what the other lacks:
+for a core. The kernel counts a thread's CPU exactly but does not say where it went. Joined, each gives what the
+other lacks:
 
     cost of a stack = samples of the stack / samples of its thread x CPU of its thread / requests
 
@@ -133,7 +134,7 @@ def cost_stacks(
 
 
 def thread_ms(stacks: Iterable[Stack], processes: Sequence[ProcessCpu]) -> dict[int, float]:
-    """Give every sampled thread its CPU in milliseconds, by OS thread id; `cost_stacks` says how strangers get theirs."""
+    """Give every sampled thread its CPU in milliseconds, by OS thread id; for strangers see `cost_stacks`."""
     sampled = _samples_by_thread(stacks)
     listed_s = {thread.tid: thread.cpu_s for process in processes for thread in process.threads if thread.tid}
     matched_s = {tid: listed_s[tid] for tid in sampled if tid in listed_s}

@@ -1,4 +1,4 @@
-"""The difference of two means over trials: Welch's interval, with a floor under its error for costs that were sampled."""
+"""The difference of two means over trials: Welch's interval, with a floor under its error for sampled costs."""
 
 from __future__ import annotations
 

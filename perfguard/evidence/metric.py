@@ -34,7 +34,10 @@ _CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvidenceMetric:
-    """CPU milliseconds per request under `function`, a `function (file)` key, in `role`; `score`: its change over its noise."""
+    """CPU milliseconds per request under `function`, a `function (file)` key, in `role`.
+
+    `score` is its change over its noise.
+    """
 
     role: str
     function: str

@@ -139,8 +139,8 @@ def _judge_pickle(
         role=role,
         fired=fired,
         effect=(
-            f"Pickling in {role} {_went(pickle, config)} {_interval(pickle)}and is {share_after:.0%} of its working CPU "
-            f"({share_before:.0%} before){where}."
+            f"Pickling in {role} {_went(pickle, config)} {_interval(pickle)}and is {share_after:.0%} of its "
+            f"working CPU ({share_before:.0%} before){where}."
         ),
         threshold=threshold,
         evidence=(

@@ -17,7 +17,7 @@ from perfguard.model.profile import Frame, Stack
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-_PROCESS = re.compile(r'(?:^|;)process \d+:"', re.ASCII)
+_PROCESS = re.compile(r'process \d+:"', re.ASCII)
 _PROCESS_PREFIX = re.compile(r'process \d+:".*?";(?=process \d+:"|thread \(|[^;]* \()', re.ASCII | re.DOTALL)
 # TIDs of Linux have at most 22 bits; where py-spy knows no OS id it writes the interpreter's own in hexadecimal.
 _THREAD = re.compile(r"thread \((?P<tid>0[xX][0-9a-fA-F]{1,16}|\d{1,19})\)(?:: ?(?P<name>.*))?", re.ASCII | re.DOTALL)
@@ -113,12 +113,9 @@ def _records(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _has_open_command(record: str) -> bool:
-    """Tell whether the last `process PID:"` frame still waits for its closing quote."""
-    starts = [match.end() for match in _PROCESS.finditer(record)]
-    if not starts:
-        return False
-    rest = record[starts[-1] :]
-    return '";' not in rest and not re.search(r'" \d+$', rest, re.ASCII)
+    """Tell whether the record breaks off inside a `process PID:"COMMAND"` frame: its command holds a line break."""
+    rest = _without_processes(record)
+    return _PROCESS.match(rest) is not None and not re.search(r'" \d+$', rest, re.ASCII)
 
 
 def _split_count(record: str, number: int) -> tuple[str, int]:
