@@ -1,11 +1,12 @@
 """Turns a package's releases into a git history, one commit a release, so that they are bisected as commits are.
 
-The history is made once and cached. Its commits are deterministic: author, committer and date are fixed (a release's
-`committed_at` is therefore no publication date), and only the wheels' contents and order decide the hashes.
+The history is made once and cached. Its commits are deterministic: author and committer are the package, the date is
+when the wheel was built by its own word, and only the wheels and their order decide the hashes.
 """
 
 from __future__ import annotations
 
+import calendar
 import difflib
 import json
 import re
@@ -32,8 +33,7 @@ if TYPE_CHECKING:
     from perfguard.model.progress import Progress
 
 _PACKAGE_NAME = re.compile(r"[A-Z0-9](?:[A-Z0-9._-]*[A-Z0-9])?", re.IGNORECASE)
-_DATE = "946684800 +0000"  # 2000-01-01: the same for every release, so that hashes do not depend on when it is run
-_LAYOUT = 1  # raise it when the commits of the same wheels would come out differently
+_LAYOUT = 2  # raise it when the commits of the same wheels would come out differently
 
 
 def is_version(text: str) -> bool:
@@ -209,17 +209,24 @@ def _write_commit(stream: BinaryIO, mark: int, wheel: Path, *, package: str, ver
     subject = f"{package} {version}".encode()
     # The ref lives in the stream only long enough to be fast-import's target; the manifest is what names commits.
     stream.write(b"commit refs/heads/latest-import\nmark :%d\n" % mark)
-    stream.write(f"author {package} <> {_DATE}\ncommitter {package} <> {_DATE}\n".encode())
-    stream.write(b"data %d\n%s\n" % (len(subject), subject))
-    if mark > 1:
-        stream.write(b"from :%d\n" % (mark - 1))
-    stream.write(b"deleteall\n")
     with zipfile.ZipFile(wheel) as archive:
+        date = _built_at(archive)
+        stream.write(f"author {package} <> {date}\ncommitter {package} <> {date}\n".encode())
+        stream.write(b"data %d\n%s\n" % (len(subject), subject))
+        if mark > 1:
+            stream.write(b"from :%d\n" % (mark - 1))
+        stream.write(b"deleteall\n")
         for member in _members(archive, wheel):
             content = archive.read(member.info)
             mode = b"100755" if member.info.external_attr >> 16 & 0o100 else b"100644"
             stream.write(b"M %s inline %s\ndata %d\n" % (mode, _quoted(member.path), len(content)))
             stream.write(content + b"\n")
+
+
+def _built_at(archive: zipfile.ZipFile) -> str:
+    """When a wheel was built, by its youngest file, in git's form; the wheel's own word, so that hashes are the same."""
+    youngest = max((info.date_time for info in archive.infolist()), default=(1980, 1, 1, 0, 0, 0))
+    return f"{calendar.timegm((*youngest, 0, 0, 0))} +0000"
 
 
 def _members(archive: zipfile.ZipFile, wheel: Path) -> list[_Member]:

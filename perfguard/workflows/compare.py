@@ -146,7 +146,7 @@ def compare_stacks(
     confidence: float,
     direction: Direction = Direction.REGRESSION,
 ) -> tuple[GrownFrame, ...]:
-    """Return the frames whose cost changed, first those that explain the direction; none where a side has no profile."""
+    """Return the frames whose cost changed, those that explain the direction first; none without profiles."""
     if not before or not after:
         return ()
     costs_before, costs_after = [trial.costs for trial in before], [trial.costs for trial in after]

@@ -89,7 +89,7 @@ def uv_log(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def manager(cache_dir, uv_log):  # noqa: ARG001 - the fake uv must be in place
+def manager(cache_dir, uv_log):
     return EnvironmentManager(cache_dir, installer="uv")
 
 

@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pytest
 from made_trials import make_samples, make_trial
-from perfguard.revisions.environments import Environment
 
 from perfguard.load.schedule import build_phases
 from perfguard.model.errors import PerfguardError, UsageError
@@ -14,6 +13,7 @@ from perfguard.model.progress import Silent
 from perfguard.model.result import BisectVerdict, CompareVerdict, Direction
 from perfguard.model.revision import HistoryKind, Revision, RevisionRange
 from perfguard.model.trial import Trial, Untestable
+from perfguard.revisions.environments import Environment
 from perfguard.workflows import bisect as bisect_module
 from perfguard.workflows import compare as compare_module
 from perfguard.workflows import judge as judge_module
