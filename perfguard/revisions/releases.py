@@ -224,7 +224,7 @@ def _write_commit(stream: BinaryIO, mark: int, wheel: Path, *, package: str, ver
 
 
 def _built_at(archive: zipfile.ZipFile) -> str:
-    """When a wheel was built, by its youngest file, in git's form; the wheel's own word, so that hashes are the same."""
+    """When a wheel was built by its own word, its youngest file's time, in git's form."""
     youngest = max((info.date_time for info in archive.infolist()), default=(1980, 1, 1, 0, 0, 0))
     return f"{calendar.timegm((*youngest, 0, 0, 0))} +0000"
 
