@@ -10,6 +10,7 @@ from perfguard.cli.options import (
     DEFAULT_SCENARIO,
     ConfidenceOption,
     DeviceOption,
+    Installer,
     InstallerOption,
     JsonOption,
     MaxTrialsOption,
@@ -51,7 +52,7 @@ def bisect_command(
     model: ModelOption = None,
     tp: TpOption = None,
     port: PortOption = None,
-    installer: InstallerOption = "pip",
+    installer: InstallerOption = Installer.PIP,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,  # noqa: ARG001 - read where errors are caught
@@ -74,7 +75,7 @@ def bisect_command(
         resume=resume,
         seed=seed,
         port=port,
-        installer=installer,
+        installer=installer.value,
     )
     with Output(request, as_json=as_json, quiet=quiet) as output:
         result = bisect(request, good, bad, find, output.progress)

@@ -10,6 +10,7 @@ from perfguard.cli.options import (
     DEFAULT_SCENARIO,
     ConfidenceOption,
     DeviceOption,
+    Installer,
     InstallerOption,
     JsonOption,
     MaxTrialsOption,
@@ -50,7 +51,7 @@ def compare_command(
     model: ModelOption = None,
     tp: TpOption = None,
     port: PortOption = None,
-    installer: InstallerOption = "pip",
+    installer: InstallerOption = Installer.PIP,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,  # noqa: ARG001 - read where errors are caught
@@ -73,7 +74,7 @@ def compare_command(
         resume=resume,
         seed=seed,
         port=port,
-        installer=installer,
+        installer=installer.value,
     )
     with Output(request, as_json=as_json, quiet=quiet) as output:
         result = compare(request, baseline, candidate, output.progress)

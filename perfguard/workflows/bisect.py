@@ -20,7 +20,7 @@ from perfguard.workflows.compare import compare_stacks, tell_effect
 from perfguard.workflows.judge import Judge, run_info, summarise_revisions
 from perfguard.workflows.metrics import log_worse, user_effects
 from perfguard.workflows.session import Session
-from perfguard.workflows.setup import RunRequest, open_bench, open_history, open_store
+from perfguard.workflows.setup import RunRequest, open_bench, open_range, open_store
 
 Floats = npt.NDArray[np.float64]
 
@@ -46,7 +46,7 @@ def bisect(request: RunRequest, good_ref: str, bad_ref: str, direction: Directio
     Raises:
         UsageError: a revision does not exist, both are the same, or good is not an ancestor of bad.
     """
-    repository = open_history(request, good_ref, bad_ref, progress)
+    repository = open_range(request, good_ref, bad_ref, progress)
     history = repository.between(good_ref, bad_ref)
     revisions = history.revisions
     with open_store(request, f"bisect {direction.value}", revisions) as store:

@@ -18,7 +18,7 @@ from perfguard.stats.paired import PairedSummary, summarise_pairs
 from perfguard.workflows.judge import Judge, percent, run_info, summarise_revisions
 from perfguard.workflows.metrics import block_differences, log_worse, user_effects
 from perfguard.workflows.session import Session
-from perfguard.workflows.setup import RunRequest, open_bench, open_history, open_store
+from perfguard.workflows.setup import RunRequest, open_bench, open_named, open_store
 
 MIN_BLOCKS = 3
 MAX_BLOCKS = 16
@@ -32,7 +32,7 @@ def compare(request: RunRequest, baseline_ref: str, candidate_ref: str, progress
     Raises:
         UsageError: the two are the same revision, or one does not exist.
     """
-    repository = open_history(request, baseline_ref, candidate_ref, progress)
+    repository = open_named(request, (baseline_ref, candidate_ref), progress)
     baseline, candidate = repository.resolve(baseline_ref), repository.resolve(candidate_ref)
     if baseline.commit == candidate.commit:
         raise UsageError(f"{baseline_ref} and {candidate_ref} are the same revision, {baseline.label}")

@@ -141,8 +141,9 @@ def lab(tmp_path, monkeypatch):
                 port=None,
             )
 
+        monkeypatch.setattr(bisect_module, "open_range", lambda *_: repository)
+        monkeypatch.setattr(compare_module, "open_named", lambda *_: repository)
         for module in (bisect_module, compare_module):
-            monkeypatch.setattr(module, "open_history", lambda *_: repository)
             monkeypatch.setattr(module, "open_bench", bench)
         monkeypatch.setattr(session_module, "run_trial", world)
         request = RunRequest(
