@@ -45,9 +45,9 @@ class SearchConfig:
     confirm: bool = True
     shared_level: bool = False
     gate_min_blocks: int = 3
-    gate_max_blocks: int = 32
+    gate_max_blocks: int = 40
     gate_bayes_factor: float = 20.0
-    confirm_min_blocks: int = 2
+    confirm_min_blocks: int = 3
     confirm_max_blocks: int = 24
     confirm_bayes_factor: float = 10.0
 

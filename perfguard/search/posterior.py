@@ -1,8 +1,8 @@
 """The posterior over "revision k is the first bad one" and "nothing changed", from trials in the order they ran.
 
 Model: the log metric of a trial is `level + effect * [index >= k] + noise`. The level is a nuisance that wanders from
-trial to trial (a random walk whose speed is unknown, and which now and then jumps), so drift of the machine cancels, and
-a steady machine needs no trials spent on it. The noise is a mixture close to Student's t with 4 degrees of freedom,
+trial to trial (a random walk whose speed is unknown, and which now and then jumps), so drift of the machine cancels,
+and a steady machine needs no trials spent on it. The noise is a mixture close to Student's t with 4 degrees of freedom,
 with a share of gross outliers, so one trial never decides. The noise's scale, the walk's speed and the effect's
 order of magnitude are integrated out on a grid; the effect itself and the level by a Kalman filter a grid cell.
 
@@ -33,6 +33,7 @@ JUMP_WEIGHT_INSIDE = 0.004
 JUMP_WEIGHT_BETWEEN = 0.02
 # The walk's step a trial, as a share of the noise's scale.
 WALKS = (0.0, 0.1, 0.33, 1.0)
+FAST_WALK = 0.2
 WALK_WEIGHTS = (0.4, 0.3, 0.2, 0.1)
 # Effects by order of magnitude, in units of the smallest effect asked for.
 EFFECT_SCALES = (2.0, 10.0, 60.0)
@@ -44,6 +45,12 @@ NOISE_STEP = 1.6
 NOISE_LARGEST = 0.5
 # How likely a change for the better is, beside one for the worse.
 BETTER_WEIGHT = 0.2
+# Grid values of less posterior than this are dropped from time to time.
+PRUNE_EVERY = 8
+NEGLIGIBLE = 1e-6
+NOISE_KEPT_ABOVE = 2.7
+
+_STATE = ("_log", "_level", "_effect", "_var_level", "_cov", "_var_effect")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +68,9 @@ class Summary:
     """What the trials say; all probabilities are of one posterior.
 
     `first_bad[k]` is P(revision k is the first bad one), shape `(revisions,)`; `no_change` completes the sum to 1 and
-    counts a change too small to matter. `relevant` is P(a change of the smallest effect or more), `better` P(a change in
-    the other direction). `effect` and `effect_sd` are of the log ratio at the most probable k.
+    counts a change of less than half of the smallest effect. `relevant` is P(a change of the smallest effect or more),
+    `better` P(a change in the other direction), `wandering` P(the level drifts fast beside the noise). `effect` and
+    `effect_sd` are of the log ratio at the most probable k.
     """
 
     first_bad: Floats
@@ -71,7 +79,7 @@ class Summary:
     better: float
     effect: float
     effect_sd: float
-    drift: float
+    wandering: float
 
 
 class StepPosterior:
@@ -98,6 +106,7 @@ class StepPosterior:
         self._upper = np.array([high, np.iinfo(np.int64).max])
         self._make_cells()
         self._summary: Summary | None = None
+        self._trials = 0
         self._first: Observation | None = None
         self._last: Observation | None = None
 
@@ -119,6 +128,7 @@ class StepPosterior:
         grid = [axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")]
         mass = [axis.ravel() for axis in np.meshgrid(*(m / m.sum() for m in masses), indexing="ij")]
         self._noise, self._walk, self._first_gross = grid[0] ** 2, grid[1], grid[3] > 0.0
+        self._effect_scale = grid[2]
         self._cell_log_prior = np.log(np.prod(mass, axis=0))
         shape = (2, self._noise.size)
         self._log = np.zeros(shape)
@@ -135,6 +145,26 @@ class StepPosterior:
         else:
             self._update(observation)
         self._last = observation
+        self._trials += 1
+        if self._trials % PRUNE_EVERY == 0:
+            self._prune()
+
+    def _prune(self) -> None:
+        """Forget grid values that the trials rule out; noise up to some way above the likeliest stays possible."""
+        mass = self._weights().sum(axis=0)
+        noise = float(self._noise[mass.argmax()])
+        near = (self._noise >= noise) & (self._noise <= noise * NOISE_KEPT_ABOVE**2)
+        keep = np.full(mass.size, True)
+        for axis, always in ((self._noise, near), (self._effect_scale, False), (self._first_gross, False)):
+            values, place = np.unique(axis, return_inverse=True)
+            share = np.bincount(place, weights=mass, minlength=values.size) / mass.sum()
+            keep &= (share[place] > NEGLIGIBLE) | always
+        if keep.all():
+            return
+        for name in ("_noise", "_walk", "_effect_scale", "_first_gross", "_cell_log_prior"):
+            setattr(self, name, getattr(self, name)[keep])
+        for name in _STATE:
+            setattr(self, name, getattr(self, name)[:, keep])
 
     def _split(self, index: int) -> None:
         """Make `index` the border of two intervals."""
@@ -144,7 +174,7 @@ class StepPosterior:
         row = int(inside[0])
         self._lower = np.insert(self._lower, row + 1, index)
         self._upper = np.insert(self._upper, row, index)
-        for name in ("_log", "_level", "_effect", "_var_level", "_cov", "_var_effect"):
+        for name in _STATE:
             array = getattr(self, name)
             setattr(self, name, np.insert(array, row, array[row], axis=0))
 
@@ -172,9 +202,10 @@ class StepPosterior:
         if jump_weight:
             branches.append((JUMP_SCALE**2, NOISE_SCALES[1] ** 2, 0.0, jump_weight))
         extra = np.array([b[0] for b in branches])[:, None, None]
-        noise = np.array([b[1] for b in branches])[:, None, None] * self._noise + np.array([b[2] for b in branches])[
-            :, None, None
-        ]
+        noise = (
+            np.array([b[1] for b in branches])[:, None, None] * self._noise
+            + np.array([b[2] for b in branches])[:, None, None]
+        )
         log_weight = np.log([b[3] for b in branches] / np.sum([b[3] for b in branches]))[:, None, None]
 
         self._var_level = self._var_level + (self._walk**2 * self._noise) * gap
@@ -216,13 +247,22 @@ class StepPosterior:
             self._summary = self._summarise()
         return self._summary
 
-    def _summarise(self) -> Summary:
-        rows = self._log.shape[0] - 1
-        masses = self._cumulative[self._upper[:-1]] - self._cumulative[self._lower[:-1]]
+    def _row_masses(self) -> Floats:
+        """Return the prior of every interval of candidates, given that there is a change."""
+        masses: Floats = self._cumulative[self._upper[:-1]] - self._cumulative[self._lower[:-1]]
+        return masses
+
+    def _weights(self) -> Floats:
+        """Return prior times likelihood of every row and cell, up to a common factor."""
         with np.errstate(divide="ignore"):
-            log_prior = np.log(np.append(masses * (1.0 - self._none), self._none))
+            log_prior = np.log(np.append(self._row_masses() * (1.0 - self._none), self._none))
         log_weight = self._log + self._cell_log_prior + log_prior[:, None]
-        weight = np.exp(log_weight - log_weight.max())
+        weights: Floats = np.exp(log_weight - log_weight.max())
+        return weights
+
+    def _summarise(self) -> Summary:
+        masses, weight = self._row_masses(), self._weights()
+        rows = masses.size
         sd = np.sqrt(self._var_effect[:-1])
         mean = self._effect[:-1]
         step = weight[:-1]
@@ -244,7 +284,6 @@ class StepPosterior:
         cells = worse[best] / max(float(by_row[best]), 1e-300)
         effect = float(cells @ mean[best])
         spread = float(cells @ (self._var_effect[best] + np.square(mean[best] - effect)))
-        walk = float(cells @ (self._walk > 0.2))
         return Summary(
             first_bad=first_bad,
             no_change=max(1.0 - float(first_bad.sum()), 0.0),
@@ -252,5 +291,5 @@ class StepPosterior:
             better=better / total,
             effect=effect,
             effect_sd=float(np.sqrt(max(spread, 0.0))),
-            drift=walk,
+            wandering=float(cells @ (self._walk > FAST_WALK)),
         )

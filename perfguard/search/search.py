@@ -16,14 +16,14 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 
 import numpy as np
 from scipy import stats
 
 from perfguard.search.choose import choose_candidate
 from perfguard.search.config import Floats, Outcome, Phase, SearchConfig, SearchResult
-from perfguard.search.posterior import Observation, StepPosterior, Summary
+from perfguard.search.posterior import Observation, Summary
+from perfguard.search.trials import Trials
 
 # An end that fails this often is not a flake.
 END_ATTEMPTS = 2
@@ -35,10 +35,16 @@ TRUSTED_NO_CHANGE = 1e-6
 PART_NO_CHANGE = 0.05
 # How sure it must be that a part holds another step before trials are spent on it.
 SECOND_CONFIDENCE = 0.99
+# The share of the doubt that the confidence allows which is spent on saying "no change" too early.
+FUTILITY = 0.5
+# A culprit is named at a posterior that leaves this much less doubt than the confidence allows: a model is never quite
+# right, and an innocent commit must not be blamed.
+CONFIRM_CARE = 50.0
 PLATEAU_TRIALS = 3
 PLATEAU_BAYES_FACTOR = 100.0
 # On a steady machine every third block holds an end; on a drifting one every block does.
 STEADY_ANCHOR_EVERY = 3
+ANCHOR_ALWAYS = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +74,8 @@ class Search:
     ) -> None:
         """Start a search over `n_revisions` revisions, 0 the good end.
 
-        `prior[k]` weighs "k is the first bad one" (shape `(n_revisions,)`, entry 0 ignored); every weight is lifted
-        to a tenth of the mean, so that a prior may steer but never hide.
+        `prior[k]` weighs "k is the first bad one" (shape `(n_revisions,)`, entry 0 ignored); it is mixed half and
+        half with equal weights, so that a prior may steer but never hide.
 
         Raises:
             ValueError: fewer than two revisions, or a prior of the wrong shape.
@@ -79,14 +85,9 @@ class Search:
         self._n = n_revisions
         self._config = config
         self._given_prior = None if prior is None else [float(weight) for weight in prior]
-        self._prior = _floored(self._given_prior, n_revisions)
         self._seed = seed
         self._random = random.Random(seed)  # noqa: S311 - order of trials, not a secret
-        self._smallest = math.log1p(config.min_effect)
-        self._observations: list[Observation] = []
-        self._history: list[tuple[int, float | None]] = []
-        self._told: list[tuple[int, float]] = []
-        self._untestable: dict[int, int] = {}
+        self._trials = Trials(_floored(self._given_prior, n_revisions), math.log1p(config.min_effect), config)
         self._pending: list[int] = []
         self._block = -1
         self._blocks_of_phase = 0
@@ -120,7 +121,7 @@ class Search:
         if self._phase is Phase.DONE:
             return None
         block = self._choose()
-        if len(self._history) + len(block) > self._config.max_trials:
+        if len(self._trials.history) + len(block) > self._config.max_trials:
             self._finish("unknown", f"the budget of {self._config.max_trials} trials is spent")
             return None
         self._random.shuffle(block)
@@ -140,12 +141,7 @@ class Search:
         if not isinstance(value, Outcome) and not np.isfinite(value):
             raise ValueError(f"the value of revision {index} must be finite, not {value}")
         self._pending.remove(index)
-        if isinstance(value, Outcome):
-            self._untestable[index] = self._untestable.get(index, 0) + 1
-            self._history.append((index, None))
-            return
-        self._history.append((index, float(value)))
-        self._take_in(index, value)
+        self._feed(self._trials.record(index, value, self._block))
 
     def observe(self, index: int, value: float) -> None:
         """Tell a trial that the search did not ask for, before its first block; it costs no trial of the budget.
@@ -153,42 +149,37 @@ class Search:
         Raises:
             ValueError: the search has begun, or trials do not share one level.
         """
-        if self._history or not self._config.shared_level:
+        if self._trials.history or not self._config.shared_level:
             raise ValueError("trials can be told in advance only to a search whose trials share one level")
-        self._told.append((index, float(value)))
-        self._take_in(index, value)
+        self._feed(self._trials.tell(index, value))
 
-    def _take_in(self, index: int, value: float) -> None:
-        signed = float(value) if self._config.direction == "slower" else -float(value)
-        observation = Observation(
-            trial=len(self._told) + len(self._history), block=self._block, index=index, value=signed
-        )
-        self._observations.append(observation)
-        if self._part.low <= index <= self._part.high:
+    def _feed(self, observation: Observation | None) -> None:
+        if observation is not None and self._part.low <= observation.index <= self._part.high:
             self._model.add(observation)
 
     def result(self) -> SearchResult:
         """Return what is known now; a search that is still running answers `unknown`."""
-        steps = sorted(self._steps, key=lambda step: -step.summary.effect)
+        steps = sorted(self._steps, key=lambda step: (step.high - step.low, -step.summary.effect))
         state = steps[0].summary if steps else self._model.summary()
+        # With several steps, a step's own pair alone tells its effect.
+        size = self._pair(steps[0].low, steps[0].high) if len(steps) > 1 else state
+        half = float(stats.norm.ppf(0.5 + self._config.confidence / 2.0)) * size.effect_sd
         sign = 1.0 if self._config.direction == "slower" else -1.0
-        half = float(stats.norm.ppf(0.5 + self._config.confidence / 2.0)) * state.effect_sd
-        low, high = sorted((sign * (state.effect - half), sign * (state.effect + half)))
-        single = [step for step in steps if step.high - step.low == 1]
-        verdict = "culprit" if single and steps[0] is single[0] else self._verdict
+        low, high = sorted((sign * (size.effect - half), sign * (size.effect + half)))
+        culprits = [step.high for step in steps if step.high - step.low == 1]
         return SearchResult(
-            verdict=verdict,
-            culprit=single[0].high if verdict == "culprit" else None,
+            verdict="culprit" if culprits else self._verdict,
+            culprit=culprits[0] if culprits else None,
             posterior=state.first_bad,
             p_no_change=state.no_change,
             credible_set=self._credible_set(state, steps),
-            effect=sign * state.effect,
+            effect=sign * size.effect,
             effect_low=low,
             effect_high=high,
-            trials=len(self._history),
-            revisions_measured=len({observation.index for observation in self._observations}),
+            trials=len(self._trials.history),
+            revisions_measured=len(self._trials.tested),
             reason=self._reason,
-            culprits=[step.high for step in single] if verdict == "culprit" else [],
+            culprits=culprits,
         )
 
     def to_json(self) -> str:
@@ -199,8 +190,8 @@ class Search:
                 "config": asdict(self._config),
                 "prior": self._given_prior,
                 "seed": self._seed,
-                "told": self._told,
-                "history": self._history,
+                "told": self._trials.told,
+                "history": self._trials.history,
             }
         )
 
@@ -226,24 +217,11 @@ class Search:
     def _enter(self, part: _Part) -> None:
         """Look at a part of the range: at the trials inside it alone."""
         self._part = part
-        self._model = self._posterior_of(part.low, part.high, part.no_change)
-        for observation in self._observations:
-            if part.low <= observation.index <= part.high:
-                self._model.add(observation)
-
-    def _posterior_of(self, low: int, high: int, no_change: float) -> StepPosterior:
-        return StepPosterior(
-            low,
-            high,
-            self._prior,
-            prior_no_change=no_change,
-            smallest=self._smallest,
-            steady=self._config.shared_level,
-        )
+        self._model = self._trials.posterior_of(part.low, part.high, part.no_change)
 
     def _advance(self) -> None:
         """Move to the next phase where the current one is satisfied."""
-        ends = [end for end in (0, self._n - 1) if self._failed(end) and self._untestable[end] >= END_ATTEMPTS]
+        ends = [end for end in (0, self._n - 1) if self._trials.failures(end) >= END_ATTEMPTS]
         if ends:
             end = "good" if ends[0] == 0 else "bad"
             self._finish("unknown", f"the {end} end cannot be tested")
@@ -257,7 +235,7 @@ class Search:
 
     def _gate(self) -> None:
         state, blocks = self._model.summary(), self._blocks_of_phase
-        if blocks < self._config.gate_min_blocks or not self._observations:
+        if blocks < self._config.gate_min_blocks:
             return
         if self._nothing_there(state):
             return
@@ -270,7 +248,7 @@ class Search:
         """End the search of this part when it holds no change that matters."""
         if state.better >= self._config.confidence:
             reason = "the difference between the ends has the other direction"
-        elif state.relevant <= 1.0 - self._config.confidence:
+        elif state.relevant <= (1.0 - self._config.confidence) * FUTILITY:
             reason = "the ends differ by less than the smallest effect asked for"
         else:
             return False
@@ -297,34 +275,23 @@ class Search:
 
         One step cannot explain it, and the search would measure it for ever.
         """
-        counts: dict[int, int] = {}
-        for observation in self._observations:
-            counts[observation.index] = counts.get(observation.index, 0) + 1
         share = np.cumsum(state.first_bad) / max(float(state.first_bad.sum()), 1e-300)
         doubtful = 1.0 - self._config.confidence
-        for index, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        for index, count in sorted(self._trials.tested.items(), key=lambda item: (-item[1], item[0])):
             inside = self._part.low < index < self._part.high
             if not inside or count < PLATEAU_TRIALS or not doubtful < share[index] < 1.0 - doubtful:
                 continue
             pairs = ((self._part.low, index), (index, self._part.high))
-            if all(self._direct(low, high) >= PLATEAU_BAYES_FACTOR for low, high in pairs):
+            if all(self._pair_odds(low, high) >= PLATEAU_BAYES_FACTOR for low, high in pairs):
                 return index
         return None
 
-    def _direct(self, low: int, high: int) -> float:
+    def _pair(self, low: int, high: int) -> Summary:
+        return self._trials.pair(low, high, PRIOR_NO_CHANGE).summary()
+
+    def _pair_odds(self, low: int, high: int) -> float:
         """Return how much likelier than not `high` is worse than `low`, from the trials of these two alone."""
-        model = self._posterior_of(high - 1, high, PRIOR_NO_CHANGE)
-        for observation in self._observations:
-            if observation.index in (low, high):
-                model.add(
-                    Observation(
-                        trial=observation.trial,
-                        block=observation.block,
-                        index=high if observation.index == high else high - 1,
-                        value=observation.value,
-                    )
-                )
-        return _odds(1.0 - model.summary().no_change)
+        return _odds(1.0 - self._pair(low, high).no_change)
 
     def _confirm(self) -> None:
         state = self._model.summary()
@@ -335,7 +302,9 @@ class Search:
             return
         if self._config.confirm and not self._is_confirmed(low, high, mass):
             if self._blocks_of_phase >= self._config.confirm_max_blocks:
-                self._close("unknown", f"{self._blocks_of_phase} pairs of the candidate and its parent did not settle it")
+                self._close(
+                    "unknown", f"{self._blocks_of_phase} pairs of the candidate and its parent did not settle it"
+                )
             return
         self._steps.append(_Step(low=low, high=high, part=self._part, summary=state))
         for part in ((self._part.low, low), (high, self._part.high)):
@@ -348,23 +317,18 @@ class Search:
 
     def _is_confirmed(self, low: int, high: int, mass: float) -> bool:
         """Whether the candidate differs from its parent by their own trials, and nothing else explains the rest."""
-        if mass < 1.0 - (1.0 - self._config.confidence) / self._config.confirm_bayes_factor:
+        if mass < 1.0 - (1.0 - self._config.confidence) / CONFIRM_CARE:
             return False
-        measured = [observation.index for observation in self._observations]
-        if min(measured.count(low), measured.count(high)) < self._config.confirm_min_blocks:
+        tested = self._trials.tested
+        if min(tested.get(low, 0), tested.get(high, 0)) < self._config.confirm_min_blocks:
             return False
-        return self._direct(low, high) >= self._config.confirm_bayes_factor
+        return self._pair_odds(low, high) >= self._config.confirm_bayes_factor
 
     def _look_for_another(self, low: int, high: int) -> None:
         """Queue `low .. high` when its own trials say that it holds another step."""
         if not self._config.gate or not self._config.confirm or high <= low:
             return
-        model = self._posterior_of(low, high, PRIOR_NO_CHANGE)
-        inside = [observation for observation in self._observations if low <= observation.index <= high]
-        if not inside:
-            return
-        for observation in inside:
-            model.add(observation)
+        model = self._trials.posterior_of(low, high, PRIOR_NO_CHANGE)
         if model.summary().relevant >= SECOND_CONFIDENCE:
             self._parts.append(_Part(low=low, high=high, no_change=PART_NO_CHANGE))
 
@@ -383,7 +347,7 @@ class Search:
     def _finish(self, verdict: str, reason: str) -> None:
         self._phase = Phase.DONE
         self._verdict = verdict
-        self._reason = reason
+        self._reason = f"what else changed is open: {reason}" if self._steps and reason else reason
         self._parts = []
 
     def _choose(self) -> list[int]:
@@ -395,28 +359,19 @@ class Search:
         if self._phase is Phase.CONFIRM:
             (low, high), _ = self._best_group(state)
             return [low, high]
-        candidate = choose_candidate(state.first_bad, *ends, self._tested(), self._broken())
+        candidate = choose_candidate(state.first_bad, *ends, self._trials.tested, self._trials.broken)
         if candidate is None:
             # Nothing lies between the ends: more pairs of the ends are all that can help.
             return ends
         if self._config.shared_level:
             return [candidate]
-        if state.drift > 0.5 or self._random.randrange(STEADY_ANCHOR_EVERY) == 0:
+        if state.wandering > ANCHOR_ALWAYS or self._random.randrange(STEADY_ANCHOR_EVERY) == 0:
             return [self._random.choice(ends), candidate]
         return [candidate]
 
-    def _tested(self) -> set[int]:
-        return {observation.index for observation in self._observations}
-
-    def _broken(self) -> set[int]:
-        return {index for index in self._untestable if self._failed(index)}
-
-    def _failed(self, index: int) -> bool:
-        return index in self._untestable and all(observation.index != index for observation in self._observations)
-
     def _best_group(self, state: Summary) -> tuple[tuple[int, int], float]:
         """Return the neighbouring testable revisions (low, high) most likely around the change, and its probability."""
-        broken = self._broken()
+        broken = self._trials.broken
         low, high = self._part.low, self._part.high
         ends = [index for index in range(low, high + 1) if index in (low, high) or index not in broken]
         cumulative = np.cumsum(state.first_bad)
@@ -441,13 +396,12 @@ def _odds(probability: float) -> float:
 
 
 def _floored(prior: Sequence[float] | None, n_revisions: int) -> Floats:
-    """Return the prior as weights with a floor of a tenth of their mean; entry 0 is 0."""
+    """Return the prior mixed with equal weights, half and half: no revision weighs less than half of the mean."""
     weights = np.ones(n_revisions) if prior is None else np.asarray(prior, dtype=np.float64).copy()
     if weights.shape != (n_revisions,) or not np.isfinite(weights).all() or (weights < 0.0).any():
         raise ValueError(f"a prior needs {n_revisions} finite weights that are not negative")
     weights[0] = 0.0
     if weights.sum() <= 0.0:
         weights[1:] = 1.0
-    floor = 0.1 * float(weights[1:].mean())
-    weights[1:] = np.maximum(weights[1:], floor)
+    weights[1:] = 0.5 * weights[1:] / weights.sum() + 0.5 / (n_revisions - 1)
     return weights
