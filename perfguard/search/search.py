@@ -34,7 +34,7 @@ TRUSTED_NO_CHANGE = 1e-6
 # A part of the range whose ends were seen to differ is still allowed to hold nothing.
 PART_NO_CHANGE = 0.05
 # How sure it must be that a part holds another step before trials are spent on it.
-SECOND_CONFIDENCE = 0.99
+SECOND_CONFIDENCE = 0.95
 # The share of the doubt that the confidence allows which is spent on saying "no change" too early.
 FUTILITY = 0.5
 # A culprit is named at a posterior that leaves this much less doubt than the confidence allows: a model is never quite
