@@ -359,7 +359,9 @@ class Search:
         if self._phase is Phase.CONFIRM:
             (low, high), _ = self._best_group(state)
             return [low, high]
-        candidate = choose_candidate(state.first_bad, *ends, self._trials.tested, self._trials.broken)
+        candidate = choose_candidate(
+            state.first_bad, self._part.low, self._part.high, self._trials.tested, self._trials.broken
+        )
         if candidate is None:
             # Nothing lies between the ends: more pairs of the ends are all that can help.
             return ends
