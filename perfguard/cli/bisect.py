@@ -29,10 +29,8 @@ from perfguard.cli.options import (
     VerboseOption,
     changed_scenario,
 )
-from perfguard.cli.output import Output, make_request
 from perfguard.model.errors import EXIT_INCONCLUSIVE, EXIT_OK
 from perfguard.model.result import BisectVerdict, Direction
-from perfguard.workflows.bisect import bisect
 
 
 def bisect_command(
@@ -58,6 +56,9 @@ def bisect_command(
     verbose: VerboseOption = False,  # noqa: ARG001 - read where errors are caught
 ) -> int:
     """Find the revision between GOOD and BAD that made the server slower, and show the stack that did it."""
+    from perfguard.cli.output import Output, make_request
+    from perfguard.workflows.bisect import bisect
+
     changes = ScenarioChanges(
         max_trials=max_trials,
         min_effect_percent=min_effect,

@@ -29,10 +29,8 @@ from perfguard.cli.options import (
     VerboseOption,
     changed_scenario,
 )
-from perfguard.cli.output import Output, make_request
 from perfguard.model.errors import EXIT_INCONCLUSIVE, EXIT_OK, EXIT_REGRESSION
 from perfguard.model.result import CompareVerdict
-from perfguard.workflows.compare import compare
 
 
 def compare_command(
@@ -57,6 +55,9 @@ def compare_command(
     verbose: VerboseOption = False,  # noqa: ARG001 - read where errors are caught
 ) -> int:
     """Measure two revisions in interleaved blocks and say whether CANDIDATE is slower; exit code 1 if it is."""
+    from perfguard.cli.output import Output, make_request
+    from perfguard.workflows.compare import compare
+
     changes = ScenarioChanges(
         max_trials=max_trials,
         min_effect_percent=min_effect,

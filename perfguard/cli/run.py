@@ -27,10 +27,8 @@ from perfguard.cli.options import (
     VerboseOption,
     changed_scenario,
 )
-from perfguard.cli.output import Output, make_request
 from perfguard.model.errors import EXIT_INCONCLUSIVE, EXIT_OK
 from perfguard.model.trial import Untestable
-from perfguard.workflows.measure import measure
 
 
 def run_command(
@@ -53,6 +51,9 @@ def run_command(
     verbose: VerboseOption = False,  # noqa: ARG001 - read where errors are caught
 ) -> int:
     """Measure REVISIONS under one load and print the table; no verdict."""
+    from perfguard.cli.output import Output, make_request
+    from perfguard.workflows.measure import measure
+
     changes = ScenarioChanges(
         confidence=confidence,
         device=device,
