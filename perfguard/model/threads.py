@@ -87,3 +87,22 @@ class ThreadRecording:
     sampler_cpu_s: float
     pressure: Pressure
     processes: tuple[ProcessTicks, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadFinding:
+    """A rule that fired on one recording of a live process: nothing is compared, so it is a state, not a regression.
+
+    `tid` and `thread` name the thread that decided, or are None and empty where the whole process did. `value` is the
+    share (a fraction of one) that was held against `threshold`; `effect` says both in a sentence, `advice` what helps.
+    """
+
+    rule: str
+    pid: int
+    role: str
+    tid: int | None
+    thread: str
+    value: float
+    threshold: float
+    effect: str
+    advice: str

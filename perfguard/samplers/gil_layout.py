@@ -1,17 +1,17 @@
 """Where CPython keeps its GIL: the offsets of each version, for 64-bit Linux.
 
-The GIL (`struct _gil_runtime_state`) lies in `_PyRuntime` up to 3.11, and in the interpreter's state from 3.12 on, which
-a pointer in that state leads to. Its beginning is the same in all versions:
+The GIL (`struct _gil_runtime_state`) lies in `_PyRuntime` up to 3.11; from 3.12 on an interpreter's state points to its
+own. Its beginning is the same in all versions:
 
     unsigned long interval; PyThreadState *last_holder; int locked; unsigned long switch_number;
     pthread_cond_t cond; pthread_mutex_t mutex; pthread_cond_t switch_cond; pthread_mutex_t switch_mutex;
 
 A thread that waits for the GIL sleeps on a futex word inside one of the last four.
 
-Source: Include/internal/pycore_gil.h, pycore_runtime.h, pycore_interp.h and Include/cpython/pystate.h of 3.10.13, 3.11.7,
-3.12.1, 3.13.0, 3.14.10 and 3.15.2. The numbers are what `offsetof` gives for x86-64 and for aarch64 (which differ in the
-size of `pthread_mutex_t` alone), with and without `Py_DEBUG`. From 3.13 on an interpreter tells most of them itself
-(`_Py_DebugOffsets`), and only the places in that table are ours; a minor version may move them, a patch may not.
+Source: Include/internal/pycore_gil.h, pycore_runtime.h, pycore_interp.h and Include/cpython/pystate.h of 3.10.13,
+3.11.7, 3.12.1, 3.13.0, 3.14.10 and 3.15.2. The numbers are what `offsetof` gives for x86-64 and for aarch64 (which differ
+in the size of `pthread_mutex_t` alone), with and without `Py_DEBUG`. From 3.13 on an interpreter tells most of them
+itself (`_Py_DebugOffsets`), and only the places in that table are ours; a minor version may move them, a patch may not.
 """
 
 from __future__ import annotations
@@ -148,7 +148,9 @@ def find_layout(memory: Memory, runtime: int, version: tuple[int, int]) -> Layou
     places = _TABLES.get(version)
     if places is None:
         first, last = (".".join(map(str, known)) for known in (FIRST_VERSION, LAST_VERSION))
-        raise UnknownLayoutError(f"the layout of CPython {version[0]}.{version[1]} is not known ({first} to {last} are)")
+        raise UnknownLayoutError(
+            f"the layout of CPython {version[0]}.{version[1]} is not known ({first} to {last} are)"
+        )
     words = struct.unpack(f"<{_TABLE_WORDS}Q", memory.read(runtime + len(_COOKIE), 8 * _TABLE_WORDS))
     layout = Layout(
         interpreters=words[places.interpreters],
@@ -163,6 +165,8 @@ def find_layout(memory: Memory, runtime: int, version: tuple[int, int]) -> Layou
     )
     # `enabled`, padded to a word, precedes the GIL of a free-threaded build.
     expected_holder = _HOLDER_FROM_START + (8 if layout.free_threaded else 0)
-    if layout.holder != expected_holder or words[places.holder + -1] - words[places.holder] != _LOCKED_AFTER_HOLDER:
-        raise UnknownLayoutError(f"the table of offsets of this CPython {version[0]}.{version[1]} build is not understood")
+    if layout.holder != expected_holder or words[places.holder - 1] - words[places.holder] != _LOCKED_AFTER_HOLDER:
+        raise UnknownLayoutError(
+            f"the table of offsets of this CPython {version[0]}.{version[1]} build is not understood"
+        )
     return layout

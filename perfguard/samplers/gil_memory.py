@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import Protocol
 
 _MAP_LINE = re.compile(
-    r"(?P<start>[0-9a-f]+)-(?P<end>[0-9a-f]+) (?P<flags>\S{4}) (?P<offset>[0-9a-f]+) \S+ (?P<inode>\d+)(?: +(?P<path>.*))?"
+    r"(?P<start>[0-9a-f]+)-(?P<end>[0-9a-f]+) (?P<flags>\S{4}) (?P<offset>[0-9a-f]+) "
+    r"\S+ (?P<inode>\d+)(?: +(?P<path>.*))?"
 )
 _HIGHEST_ADDRESS = 2**63 - 1
 

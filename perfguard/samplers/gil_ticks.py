@@ -33,8 +33,7 @@ MAY_NOT_BE_READ = "the process may not be read"
 
 # New threads are looked for, and counters of threads that may end are noted, this often.
 _LIST_S = 0.05
-_COUNT_S = 0.5
-# Without a native thread id (3.10) or with threads that begin and end all the time some holders stay unknown.
+_COUNT_S = 1.0
 _SYSCALL_BYTES = 256
 _PROC = Path("/proc")
 _FOREIGN = "belongs to a sub-interpreter with a GIL of its own, which is not watched"
@@ -226,7 +225,7 @@ def _native_tid(memory: ProcessMemory, gil: Gil, state: int) -> int:
 
 def _list_threads(process: _Process) -> None:
     try:
-        tids = {int(name) for name in os.listdir(_PROC / str(process.pid) / "task")}
+        tids = {int(name) for name in os.listdir(_PROC / str(process.pid) / "task")}  # noqa: PTH208 - names are all
     except OSError:
         tids = set()
     for tid in tids - process.threads.keys():

@@ -17,8 +17,8 @@ _ENDED_STATES = ("Z", "X")
 class ThreadCounters:
     """What the kernel counts of one thread since its start.
 
-    `native_tid` is its id in its own PID namespace. `cpu_s` and `run_delay_s` (ready, but without a core) are None where
-    the kernel does not account for them. `ended` is True for a thread that is only waiting to be reaped.
+    `native_tid` is its id in its own PID namespace. `cpu_s` and `run_delay_s` (ready, but without a core) are None
+    where the kernel does not account for them. `ended` is True for a thread that is only waiting to be reaped.
     """
 
     name: str
