@@ -70,7 +70,8 @@ def judge_cpu(
                 busiest,
                 value=working,
                 threshold=config.thread_saturated_cores,
-                effect=f"{busiest.name} ({busiest.tid}) works {working:.0%} of the time{told}: a thread has one core at most",
+                effect=f"{busiest.name} ({busiest.tid}) works {working:.0%} of the time{told}; "
+                "a thread has one core at most",
                 advice="look at this thread's top frames: its work must shrink or be divided",
             )
         )
@@ -86,7 +87,7 @@ def judge_cpu(
                 slowest,
                 value=delay,
                 threshold=config.run_delay_frac,
-                effect=f"{slowest.name} ({slowest.tid}) waits for a core {delay:.0%} of the time in which it could run; "
+                effect=f"{slowest.name} ({slowest.tid}) waits for a core {delay:.0%} of the time it could run; "
                 f"the machine's {machine.cores} cores are {machine.machine_busy_frac:.0%} busy{stolen}",
                 advice="fewer threads or more cores: look for thread pools larger than the machine, and for neighbours",
             )

@@ -5,8 +5,8 @@ it was off the CPU for another reason. Holding the GIL is a fifth column of its 
 while it is ready without a core, and while it is blocked in C code that did not release it.
 
 The kernel counts running and run delay exactly; what remains is the blocked time, and the looks only divide that into
-waiting for the GIL and the rest. It is more exact than the share of looks that met a waiting thread: looks come late when
-the cores are busy, and then a thread that was woken and has no core yet passes for one that runs.
+waiting for the GIL and the rest. It is more exact than the share of looks that met a waiting thread: looks come late
+when the cores are busy, and then a thread that was woken and has no core yet passes for one that runs.
 """
 
 from __future__ import annotations

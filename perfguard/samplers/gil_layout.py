@@ -9,8 +9,8 @@ own. Its beginning is the same in all versions:
 A thread that waits for the GIL sleeps on a futex word inside one of the last four.
 
 Source: Include/internal/pycore_gil.h, pycore_runtime.h, pycore_interp.h and Include/cpython/pystate.h of 3.10.13,
-3.11.7, 3.12.1, 3.13.0, 3.14.10 and 3.15.2. The numbers are what `offsetof` gives for x86-64 and for aarch64 (which differ
-in the size of `pthread_mutex_t` alone), with and without `Py_DEBUG`. From 3.13 on an interpreter tells most of them
+3.11.7, 3.12.1, 3.13.0, 3.14.10 and 3.15.2. The numbers are what `offsetof` gives for x86-64 and aarch64 (they differ in
+the size of `pthread_mutex_t` alone), with and without `Py_DEBUG`. From 3.13 on an interpreter tells most of them
 itself (`_Py_DebugOffsets`), and only the places in that table are ours; a minor version may move them, a patch may not.
 """
 
