@@ -33,6 +33,7 @@ _MAX_SEGMENTS = 256
 _MAX_DYNAMIC_BYTES = 1 << 16
 _MAX_CHAIN = 1 << 14
 _MAX_TABLE_BYTES = 1 << 28
+_HIGHEST_OFFSET = 2**63 - 1
 
 
 class NotElfError(Exception):
@@ -118,22 +119,20 @@ def find_symbol_in_file(path: Path, name: str, bias: int) -> Symbol | None:
     wanted = b"\0" + name.encode() + b"\0"
     with path.open("rb") as file:
         fd = file.fileno()
-        header = os.pread(fd, _HEADER_BYTES, 0)
+        header = _read_part(fd, _HEADER_BYTES, 0)
         _read_header(header)
         table, entry_bytes, entries = *struct.unpack_from("<Q", header, 40), *struct.unpack_from("<HH", header, 58)
-        sections = [os.pread(fd, _SECTION_HEADER.size, table + index * entry_bytes) for index in range(entries)]
-        if any(len(section) != _SECTION_HEADER.size for section in sections):
-            raise NotElfError(f"{path}: the table of sections is cut off")
+        sections = [_read_part(fd, _SECTION_HEADER.size, table + index * entry_bytes) for index in range(entries)]
         unpacked = [_SECTION_HEADER.unpack(section) for section in sections]
         for _, kind, _, _, offset, size, link, *_ in unpacked:
             if kind != _SHT_SYMTAB:
                 continue
             if link >= entries or max(size, unpacked[link][5]) > _MAX_TABLE_BYTES:
                 raise NotElfError(f"{path}: the table of symbols is damaged")
-            strings = os.pread(fd, unpacked[link][5], unpacked[link][4])
+            strings = _read_part(fd, unpacked[link][5], unpacked[link][4])
             name_at = strings.find(wanted) + 1
-            symbols = os.pread(fd, size - size % _SYMBOL.size, offset)
-            if not name_at or len(symbols) % _SYMBOL.size:
+            symbols = _read_part(fd, size - size % _SYMBOL.size, offset)
+            if not name_at:
                 continue
             for found_at, _, _, section, value, found_bytes in _SYMBOL.iter_unpack(symbols):
                 if found_at == name_at and section:
@@ -151,6 +150,14 @@ def _read_header(header: bytes) -> tuple[int, int, int, int]:
     (table,) = struct.unpack_from("<Q", header, 32)
     entry_bytes, entries = struct.unpack_from("<HH", header, 54)
     return machine, table, entry_bytes, entries
+
+
+def _read_part(fd: int, size: int, offset: int) -> bytes:
+    """Return exactly `size` bytes of a file."""
+    found = os.pread(fd, size, offset) if offset <= _HIGHEST_OFFSET - size else b""
+    if len(found) != size:
+        raise NotElfError("the file is cut off, or damaged")
+    return found
 
 
 def _read_dynamic(memory: Memory, address: int, size: int) -> dict[int, int]:
