@@ -31,7 +31,7 @@ _RUNTIME = "_PyRuntime"
 _VERSION = "Py_Version"  # exported from 3.11 on
 _VERSION_IN_NAME = re.compile(r"(?:python|libpython)3\.(\d+)|\.cpython-3(\d+)-")
 _MUSL = re.compile(r"(?:ld-musl-|libc\.musl-)")
-# More interpreters or threads than this mean that a list was followed while it changed.
+# More interpreters or threads than this mean that a list was followed while it changed; so does a circle.
 _MAX_LIST = 4096
 # sys.setswitchinterval() takes seconds; above this the number is none.
 _MAX_INTERVAL_US = 10**9
@@ -197,11 +197,11 @@ def _gil_address(memory: Memory, layout: Layout, runtime: int) -> int:
 
 
 def _list(memory: Memory, head: int, next_offset: int) -> Iterator[int]:
-    seen = 0
-    while head and seen < _MAX_LIST:
+    seen: set[int] = set()
+    while head and head not in seen and len(seen) < _MAX_LIST:
         yield head
+        seen.add(head)
         head = _word(memory, head + next_offset)
-        seen += 1
 
 
 def _word(memory: Memory, address: int) -> int:

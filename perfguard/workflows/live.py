@@ -77,7 +77,7 @@ def title_of(command: Sequence[str], name: str) -> str:
     if not words:
         return name
     first = words[0]
-    program = PurePosixPath(first.split(" ", 1)[0]).name
+    program = PurePosixPath(first).name
     if _PYTHON.fullmatch(program) and len(words) > 1:
         return _python_title(words[1:]) or program
     # A process that renamed itself has its title in one piece, `sglang::scheduler_TP0` or `nginx: worker process`.

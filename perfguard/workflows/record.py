@@ -152,7 +152,8 @@ def _judge(
     warnings: list[str],
 ) -> Recording:
     by_pid = {profile.pid: profile for profile in profiles}
-    processes, findings = [], []
+    processes: list[RecordedProcess] = []
+    findings: list[ThreadFinding] = []
     for process in ticks.processes:
         profile = by_pid.get(process.pid)
         warnings += [
