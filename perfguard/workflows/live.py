@@ -71,6 +71,14 @@ def find_by_name(pattern: str) -> tuple[LiveProcess, ...]:
     return tuple(sorted(found, key=lambda live: live.pid))
 
 
+def is_alive(pid: int) -> bool:
+    """Whether a process exists and has not ended; one that only waits to be reaped has."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def title_of(command: Sequence[str], name: str) -> str:
     """Tell from a command line, and the kernel's name of the process, what it should be called."""
     words = [word for word in command if word]

@@ -11,7 +11,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import msgspec
-import psutil
 
 from perfguard.evidence.callsites import CallClass, CallSites
 from perfguard.evidence.cpu import divide_work, judge_cpu
@@ -28,7 +27,7 @@ from perfguard.samplers.gil_locate import locate_gil
 from perfguard.samplers.gil_memory import ProcessMemory
 from perfguard.samplers.ptrace import why_denied
 from perfguard.samplers.pyspy import PySpySampler, RawProfile
-from perfguard.workflows.live import LiveProcess
+from perfguard.workflows.live import LiveProcess, is_alive
 from perfguard.workflows.sources import TreeSources
 
 DOCUMENT = "record.json"
@@ -122,7 +121,7 @@ def _sample(
             except PerfguardError as error:  # the threads can be told without stacks
                 warnings.append(f"no stacks: {error.message}" + (f"; {error.hint}" if error.hint else ""))
                 stacks = None
-        alive = [pair for pair in pairs if psutil.pid_exists(pair[0])]
+        alive = [pair for pair in pairs if is_alive(pair[0])]
         if not alive:
             raise UntestableError("nothing could be recorded: the processes ended before the samplers had begun")
         cpu = CpuSampler(alive)
@@ -138,7 +137,7 @@ def _wait(duration_s: float, pids: Sequence[int]) -> None:
     deadline_s = time.monotonic() + duration_s
     while (left_s := deadline_s - time.monotonic()) > 0:
         time.sleep(min(_POLL_S, left_s))
-        if not any(psutil.pid_exists(pid) for pid in pids):
+        if not any(is_alive(pid) for pid in pids):
             return
 
 

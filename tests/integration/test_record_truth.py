@@ -16,7 +16,7 @@ from perfguard.evidence.gil import thread_shares
 from perfguard.model.threads import GilAnswer
 from perfguard.samplers.gil import GilSampler
 
-# Each thread runs `body` over and over and tells its tid and what the kernel counted for it meanwhile: (wall, CPU, delay).
+# Each thread runs `body` over and over, and tells its tid and the seconds meanwhile: (wall, CPU, run delay).
 PROGRAM = """
 import hashlib, json, socket, sys, threading, time
 go, stop, done = threading.Event(), threading.Event(), {{}}
