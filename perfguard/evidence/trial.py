@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from perfguard.evidence.callrules import GENERIC_RULES, CallRules
 from perfguard.evidence.callsites import CallClass, CallSites, SourceLookup, StackClass
 from perfguard.evidence.cost import StackCosts, cost_stacks
 from perfguard.model.errors import PerfguardError
@@ -73,7 +74,12 @@ class TrialEvidence:
         return {role: evidence.costs for role, evidence in self.roles.items()}
 
 
-def trial_evidence(samples: Samples, stacks: Mapping[str, Sequence[Stack]], source: SourceLookup) -> TrialEvidence:
+def trial_evidence(
+    samples: Samples,
+    stacks: Mapping[str, Sequence[Stack]],
+    source: SourceLookup,
+    rules: CallRules = GENERIC_RULES,
+) -> TrialEvidence:
     """Judge what a trial measured, role by role.
 
     Args:
@@ -81,13 +87,14 @@ def trial_evidence(samples: Samples, stacks: Mapping[str, Sequence[Stack]], sour
         stacks: the parsed stacks of every profiled role (an idle process's may be empty); ignored where the trial ran
             without profiling.
         source: the source files of the revision that ran, by the names in `stacks`.
+        rules: what the names of calls say; the server's own have to be added to the generic ones.
 
     Raises:
         PerfguardError: no request succeeded, or a role has stacks but its CPU was not sampled.
     """
     if samples.load.succeeded <= 0:
         raise PerfguardError("the trial cannot be judged: not one request of the measured load succeeded")
-    sites = CallSites(source)
+    sites = CallSites(source, rules)
     roles: dict[str, RoleEvidence] = {}
     polling: dict[str, _Polling] = {}
     if samples.profiled_cpu is not None and samples.profiled_load is not None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from evidence_samples import Sources
 
+from perfguard.evidence.callrules import GENERIC_RULES, make_call_rules
 from perfguard.evidence.callsites import CallClass, CallSites, classify, classify_stack
 from perfguard.model.profile import Frame
 
@@ -91,6 +92,7 @@ def collective(tensor, group):
     work.wait()
 """
 
+SERVER_RULES = make_call_rules({"poll": {"functions": ["recv_requests"]}}, "test").before(GENERIC_RULES)
 SOURCES = Sources({"transport.py": TRANSPORT, "server.py": SERVER, "broken.py": "def f(:\n", "nul.py": "a\x00b"})
 
 
@@ -223,7 +225,7 @@ def test_an_empty_receive_is_polling_down_to_the_library():
     leaf = server("Socket.recv_pyobj", "self.recv(flags)")
     frames = (server("Loop.forever", "self.recv_requests()"), server("Loop.recv_requests", "NOBLOCK"), leaf)
 
-    assert classify_stack(frames, SOURCES) is CallClass.POLL
+    assert classify_stack(frames, SOURCES, SERVER_RULES) is CallClass.POLL
 
 
 def test_unpickling_a_received_request_is_no_polling():
@@ -233,27 +235,27 @@ def test_unpickling_a_received_request_is_no_polling():
         server("Socket._read", "load(message)"),
     )
 
-    assert classify_stack(frames, SOURCES) is CallClass.PICKLE
+    assert classify_stack(frames, SOURCES, SERVER_RULES) is CallClass.PICKLE
 
 
 @pytest.mark.parametrize("beneath", [(), (IN_COLLECTIVE,)])
 def test_broadcasting_an_empty_list_is_polling(beneath):
-    assert classify_stack((RECEIVE, EMPTY_BROADCAST, *beneath), SOURCES) is CallClass.POLL
+    assert classify_stack((RECEIVE, EMPTY_BROADCAST, *beneath), SOURCES, SERVER_RULES) is CallClass.POLL
 
 
 def test_the_entry_of_the_transport_alone_is_polling_in_a_receive_loop():
-    assert classify_stack((RECEIVE,), SOURCES) is CallClass.POLL
+    assert classify_stack((RECEIVE,), SOURCES, SERVER_RULES) is CallClass.POLL
 
 
 def test_pickling_and_payloads_in_a_receive_loop_are_work():
     payload = server("broadcast_pyobj", "tensor_data")
 
-    assert classify_stack((RECEIVE, server("broadcast_pyobj", "pickle.dumps")), SOURCES) is CallClass.PICKLE
-    assert classify_stack((RECEIVE, payload, IN_COLLECTIVE), SOURCES) is CallClass.COLLECTIVE
+    assert classify_stack((RECEIVE, server("broadcast_pyobj", "pickle.dumps")), SOURCES, SERVER_RULES) is CallClass.PICKLE
+    assert classify_stack((RECEIVE, payload, IN_COLLECTIVE), SOURCES, SERVER_RULES) is CallClass.COLLECTIVE
 
 
 def test_the_same_broadcast_outside_a_receive_loop_is_a_collective():
-    assert classify_stack((server("Loop.forever", "serve(todo)"), EMPTY_BROADCAST), SOURCES) is CallClass.COLLECTIVE
+    assert classify_stack((server("Loop.forever", "serve(todo)"), EMPTY_BROADCAST), SOURCES, SERVER_RULES) is CallClass.COLLECTIVE
 
 
 def test_a_stack_without_source_is_unknown_unless_a_caller_contains_it():

@@ -5,6 +5,7 @@ import math
 import pytest
 from evidence_samples import Sources, costs, cpu_result, process, samples_of, stack
 
+from perfguard.evidence.callrules import GENERIC_RULES, make_call_rules
 from perfguard.evidence.callsites import CallClass
 from perfguard.evidence.metric import EvidenceMetric, evidence_metric, metric_value
 from perfguard.evidence.profiles import merge_roles, prune
@@ -16,6 +17,7 @@ from perfguard.model.result import Direction
 SERVER = Sources({"app.py": "def serve(x):\n    pickle.dumps(x)\n    compute(x)\n\ndef recv_requests():\n    spin()\n"})
 PICKLE = Frame(function="serve", file="app.py", line=2)
 COMPUTE = Frame(function="serve", file="app.py", line=3)
+RULES = make_call_rules({"poll": {"functions": ["recv_requests"]}}, "test").before(GENERIC_RULES)
 SPIN = Frame(function="recv_requests", file="app.py", line=6)
 MAIN = Frame(function="main", file="app.py", line=0)
 
@@ -30,7 +32,7 @@ def judged(stacks=None, **cpu):
     samples = samples_of(
         cpu_result([RANK, DECODER], **cpu), requests=100, profiled_cpu=cpu_result([PROFILED_RANK, DECODER])
     )
-    return trial_evidence(samples, {"rank-0": RANK_STACKS, "detokenizer": []} if stacks is None else stacks, SERVER)
+    return trial_evidence(samples, {"rank-0": RANK_STACKS, "detokenizer": []} if stacks is None else stacks, SERVER, RULES)
 
 
 def test_costs_come_from_the_profiled_load_by_class_and_site():
@@ -76,7 +78,7 @@ def test_an_idle_role_without_stacks_blurs_nothing():
 
 
 def test_without_profiling_there_are_no_roles():
-    evidence = trial_evidence(samples_of(cpu_result([RANK]), requests=100), {"rank-0": RANK_STACKS}, SERVER)
+    evidence = trial_evidence(samples_of(cpu_result([RANK]), requests=100), {"rank-0": RANK_STACKS}, SERVER, RULES)
 
     assert evidence.roles == {}
     assert evidence.loads["rank-0"].cpu_ms_per_request == pytest.approx(100.0)
@@ -84,7 +86,7 @@ def test_without_profiling_there_are_no_roles():
 
 def test_what_cannot_be_judged_is_refused():
     with pytest.raises(PerfguardError, match="not one request"):
-        trial_evidence(samples_of(cpu_result([RANK]), requests=0), {}, SERVER)
+        trial_evidence(samples_of(cpu_result([RANK]), requests=0), {}, SERVER, RULES)
     with pytest.raises(PerfguardError, match="stacks of tokenizer"):
         judged(stacks={"tokenizer": RANK_STACKS})
 
