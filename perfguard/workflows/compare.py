@@ -172,8 +172,9 @@ def _turned(frame: GrownFrame) -> GrownFrame:
 
 
 def tell_effect(effect: Effect) -> str:
-    """Render an effect as `throughput_rps -17.3% (95% interval -20.1% to -14.2%, 5 pairs)`."""
+    """Render an effect as `throughput -17.3% (95% interval -20.1% to -14.2%, 5 pairs)`."""
+    name = effect.metric.rpartition("_")[0].replace("_", " ")
     return (
-        f"{effect.metric} {percent(effect.ratio)} ({100 * effect.confidence:g}% interval "
+        f"{name} {percent(effect.ratio)} ({100 * effect.confidence:g}% interval "
         f"{percent(effect.low)} to {percent(effect.high)}, {effect.pairs} pair{'s' if effect.pairs != 1 else ''})"
     )
