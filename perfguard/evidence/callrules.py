@@ -203,14 +203,21 @@ GENERIC_RULES = CallRules(
 _NATIVE: tuple[tuple[re.Pattern[str], CallClass], ...] = (
     (re.compile(r"_?(?:_pickle_|Pickler_|Unpickler_|pickle_)\w+|.* \((?:.*/)?_pickle\b.*"), CallClass.PICKLE),
     (
-        re.compile(r"(?:EVP_Digest|SHA\d|sha\d|Blake|blake|_?MD5|md5|XXH)\w*|.* \((?:.*/)?_(?:sha|md5|blake|hashlib)\w*[.].*"),
+        re.compile(
+            r"(?:EVP_Digest|SHA\d|sha\d|Blake|blake|_?MD5|md5|XXH)\w*|.* \((?:.*/)?_(?:sha|md5|blake|hashlib)\w*[.].*"
+        ),
         CallClass.HASH,
     ),
     (re.compile(r"(?:gloo|c10d|nccl|mpi)(?:::|[A-Z_]).*|.* \((?:.*/)?lib(?:nccl|gloo|mpi)\b.*"), CallClass.COLLECTIVE),
-    (re.compile(r"(?:jpeg_|png_|WebP|ImagingJpeg|ImagingZip)\w+|.* \((?:.*/)?lib(?:jpeg|png|webp)\w*[.-].*"), CallClass.IMAGE_DECODE),
+    (
+        re.compile(r"(?:jpeg_|png_|WebP|ImagingJpeg|ImagingZip)\w+|.* \((?:.*/)?lib(?:jpeg|png|webp)\w*[.-].*"),
+        CallClass.IMAGE_DECODE,
+    ),
     (re.compile(r"take_gil|pthread_mutex_lock|__lll_lock_wait|PyThread_acquire_lock\w*"), CallClass.LOCK),
 )
-_NATIVE_FILE = re.compile(r".*(?:[.](?:so(?:[.]\d+)*|c|cc|cpp|cxx|cu|h|hpp|rs|pyd)|\[\w+\])\Z|(?:.*/)?(?:libc|ld-linux|libpython)\b.*")
+_NATIVE_FILE = re.compile(
+    r".*(?:[.](?:so(?:[.]\d+)*|c|cc|cpp|cxx|cu|h|hpp|rs|pyd)|\[\w+\])\Z|(?:.*/)?(?:libc|ld-linux|libpython)\b.*"
+)
 
 
 def is_native(file: str) -> bool:

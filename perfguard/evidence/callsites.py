@@ -27,12 +27,15 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from perfguard.evidence.callrules import GENERIC_RULES, CallClass, CallRules, first_match, is_native, native_class
-from perfguard.evidence.sourceindex import Call, Scope, index_source
+from perfguard.evidence.sourceindex import Call, Scope, SourceIndex, index_source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from perfguard.evidence.stacktable import Ints, StackTable
     from perfguard.model.profile import Frame
 
 __all__ = ["CallClass", "CallSites", "SourceLookup", "StackClass", "classify", "classify_stack"]
@@ -71,6 +74,9 @@ _SIZE = re.compile(r"(?:.*[._])?(?:size|sizes|length|numel|header)(?:_\w+)?\Z")
 _HASH_FUNCTION = re.compile(r"\w*(?:^|_)hash(?:_\w+)?\Z")
 _NO_CALL = _Verdict(call_class=CallClass.OTHER, contains=False)
 _NO_SOURCE = _Verdict(call_class=CallClass.UNKNOWN, contains=False)
+# The callee of the innermost frame: none.
+_LEAF = -1
+_UNKNOWN_CLASS = StackClass(call_class=CallClass.UNKNOWN, site=None)
 _NATIVE_FRAME = _Verdict(call_class=CallClass.UNKNOWN, contains=False)
 # A function of more statements does work of its own; its call does not stand for one thing.
 _WRAPPER_STATEMENTS = 6
@@ -115,79 +121,113 @@ class CallSites:
     """Classes the stacks of one revision; remembers each line that it has looked at."""
 
     def __init__(self, source: SourceLookup, rules: CallRules = GENERIC_RULES) -> None:
-        self._source = source
-        self._rules = rules
-        self._loaders = [rule for rule in rules.calls if rule.call_class is CallClass.PICKLE and rule.contains]
-        # Stacks share their frame objects: a number an object spares hashing its texts a million times. The objects are
-        # kept, so that no other one gets their identity.
-        self._number_by_id: dict[int, int] = {}
-        self._number_by_frame: dict[Frame, int] = {}
-        self._kept: list[Frame] = []
+        self._lines = _LineJudge(source, rules)
+        self._numbers: dict[Frame, int] = {}
+        self._frames: list[Frame] = []
         self._poll_numbers: set[int] = set()
         self._native_numbers: set[int] = set()
         self._judged: dict[tuple[int, int], _Verdict] = {}
+        self._poll_functions = rules.poll_functions
 
     def line(self, frame: Frame) -> StackClass:
         """Class one frame, taken as the end of a stack, without asking its callers."""
-        verdict = self._leaf(frame, self._number(frame))
-        decides = verdict.call_class not in {CallClass.OTHER, CallClass.UNKNOWN}
-        return StackClass(call_class=verdict.call_class, site=frame if decides else None)
+        return _stack_class(self._verdict(self._number(frame), _LEAF), frame)
 
     def stack(self, frames: Sequence[Frame]) -> StackClass:
         """Class a stack (root first); an empty one is UNKNOWN."""
-        if not frames:
-            return StackClass(call_class=CallClass.UNKNOWN, site=None)
-        known = self._number_by_id
-        numbers = [known[id(frame)] if id(frame) in known else self._number(frame) for frame in frames]
-        last = self._innermost_python(frames, numbers)
-        leaf = self._leaf(frames[last], numbers[last])
-        decided, index = self._innermost_containing(frames, numbers, leaf, last)
+        return self._class_of([self._number(frame) for frame in frames]) if frames else _UNKNOWN_CLASS
+
+    def table(self, table: StackTable) -> list[StackClass]:
+        """Class all stacks of a table; each distinct pair of caller and callee is looked at once."""
+        if not table.stacks:
+            return []
+        numbers = np.array([self._number(frame) for frame in table.frames], dtype=np.int64)
+        flat = numbers[table.index]
+        callees = np.append(flat[1:], 0)
+        callees[table.ends - 1] = _LEAF
+        # `_LEAF` is -1: a leaf is a pair of its own.
+        width = len(self._frames) + 1
+        pairs, pair_index = np.unique(flat * width + callees + 1, return_inverse=True)
+        verdicts = [self._verdict(int(pair) // width, int(pair) % width - 1) for pair in pairs.tolist()]
+        contains = np.array([verdict.contains for verdict in verdicts], dtype=np.bool_)[pair_index.reshape(-1)]
+        deciding = np.maximum.reduceat(np.where(contains, np.arange(len(flat)), -1), table.starts)
+        special = self._special(table, flat)
+        found: list[StackClass] = []
+        pair_at = pair_index.reshape(-1)
+        for n, (start, end, place) in enumerate(
+            zip(table.starts.tolist(), table.ends.tolist(), deciding.tolist(), strict=True)
+        ):
+            place = place if place >= 0 else end - 1  # noqa: PLW2901 - without one that contains, the leaf decides
+            verdict = verdicts[pair_at[place]]
+            if special[n] or verdict.call_class is CallClass.PICKLE:
+                found.append(self._class_of(flat[start:end].tolist()))
+            else:
+                found.append(_stack_class(verdict, self._frames[flat[place]]))
+        return found
+
+    def _special(self, table: StackTable, flat: Ints) -> list[bool]:
+        """Mark the stacks that end in native code or run beneath a poll loop: their leaf is not all that counts."""
+        native = np.zeros(len(self._frames), dtype=np.bool_)
+        native[list(self._native_numbers)] = True
+        polls = np.zeros(len(self._frames), dtype=np.bool_)
+        polls[list(self._poll_numbers)] = True
+        marked: list[bool] = (native[flat[table.ends - 1]] | table.per_stack(polls[flat])).tolist()
+        return marked
+
+    def _class_of(self, numbers: Sequence[int]) -> StackClass:
+        last = self._innermost_python(numbers)
+        leaf = self._verdict(numbers[last], _LEAF)
+        decided, index = self._innermost_containing(numbers, leaf, last)
         loop = self._innermost_poll_loop(numbers)
-        if loop is not None and not _is_work(decided) and not self._moves_payload(frames, numbers, loop, last):
-            return StackClass(call_class=CallClass.POLL, site=frames[loop])
-        if decided.call_class in {CallClass.OTHER, CallClass.UNKNOWN}:
-            return StackClass(call_class=decided.call_class, site=None)
+        if loop is not None and not _is_work(decided) and not self._moves_payload(numbers, loop, last):
+            return StackClass(call_class=CallClass.POLL, site=self._frames[numbers[loop]])
         if decided.call_class is CallClass.PICKLE:
-            index = self._outermost_pickling(frames, numbers, index)
-        return StackClass(call_class=decided.call_class, site=frames[index])
+            index = self._outermost_pickling(numbers, index)
+        return _stack_class(decided, self._frames[numbers[index]])
 
     def _number(self, frame: Frame) -> int:
-        number = self._number_by_frame.setdefault(frame, len(self._number_by_frame))
-        self._number_by_id[id(frame)] = number
-        self._kept.append(frame)
-        if _bare_name(frame.function) in self._rules.poll_functions:
-            self._poll_numbers.add(number)
-        if is_native(frame.file):
-            self._native_numbers.add(number)
+        number = self._numbers.get(frame)
+        if number is None:
+            number = len(self._frames)
+            self._numbers[frame] = number
+            self._frames.append(frame)
+            if _bare_name(frame.function) in self._poll_functions:
+                self._poll_numbers.add(number)
+            if is_native(frame.file):
+                self._native_numbers.add(number)
         return number
 
-    def _innermost_python(self, frames: Sequence[Frame], numbers: Sequence[int]) -> int:
+    def _verdict(self, number: int, callee: int) -> _Verdict:
+        """Judge a frame by its number, entered from it the frame `callee` (`_LEAF`: none)."""
+        key = (number, callee)
+        if key not in self._judged:
+            name = None if callee == _LEAF else _bare_name(self._frames[callee].function)
+            self._judged[key] = self._lines.judge(self._frames[number], name)
+        return self._judged[key]
+
+    def _innermost_python(self, numbers: Sequence[int]) -> int:
         """Return the frame that the sample ends at: the innermost that is not native, or a native one that decides."""
-        index = len(frames) - 1
-        while index > 0 and numbers[index] in self._native_numbers and not self._decides(frames, numbers, index):
+        index = len(numbers) - 1
+        while index > 0 and numbers[index] in self._native_numbers:
+            if self._verdict(numbers[index], _LEAF).contains:
+                break
             index -= 1
         return index
 
-    def _decides(self, frames: Sequence[Frame], numbers: Sequence[int], index: int) -> bool:
-        return self._leaf(frames[index], numbers[index]).contains
-
-    def _innermost_containing(
-        self, frames: Sequence[Frame], numbers: Sequence[int], leaf: _Verdict, last: int
-    ) -> tuple[_Verdict, int]:
+    def _innermost_containing(self, numbers: Sequence[int], leaf: _Verdict, last: int) -> tuple[_Verdict, int]:
         if leaf.contains:
             return leaf, last
-        judged = self._judged
         for index in range(last - 1, -1, -1):
-            verdict = judged.get((numbers[index], numbers[index + 1])) or self._inner(frames, numbers, index)
+            verdict = self._verdict(numbers[index], numbers[index + 1])
             if verdict.contains:
                 return verdict, index
         return leaf, last
 
-    def _outermost_pickling(self, frames: Sequence[Frame], numbers: Sequence[int], inner: int) -> int:
+    def _outermost_pickling(self, numbers: Sequence[int], inner: int) -> int:
         """Return the frame that asked for the pickling at `inner`: a pickler calls picklers for what it finds."""
         outer = inner
         for index in range(inner - 1, -1, -1):
-            verdict = self._inner(frames, numbers, index)
+            verdict = self._verdict(numbers[index], numbers[index + 1])
             if verdict.contains and verdict.call_class is not CallClass.PICKLE:
                 break
             if verdict.contains or numbers[outer] in self._native_numbers:
@@ -199,43 +239,47 @@ class CallSites:
             return None
         return max(index for index, number in enumerate(numbers) if number in self._poll_numbers)
 
-    def _moves_payload(self, frames: Sequence[Frame], numbers: Sequence[int], loop: int, last: int) -> bool:
+    def _moves_payload(self, numbers: Sequence[int], loop: int, last: int) -> bool:
         """Tell whether a collective beneath the loop moves more than a size, by the line that first calls one."""
         for index in range(loop, last + 1):
-            verdict = (
-                self._inner(frames, numbers, index) if index < last else self._leaf(frames[index], numbers[index])
-            )
+            verdict = self._verdict(numbers[index], numbers[index + 1] if index < last else _LEAF)
             if verdict.call_class is CallClass.COLLECTIVE:
                 return verdict.payload
         return False
 
-    def _leaf(self, frame: Frame, number: int) -> _Verdict:
-        key = (number, -1)
-        if key not in self._judged:
-            self._judged[key] = self._judge_line(frame, callee=None)
-        return self._judged[key]
 
-    def _inner(self, frames: Sequence[Frame], numbers: Sequence[int], index: int) -> _Verdict:
-        key = (numbers[index], numbers[index + 1])
-        if key not in self._judged:
-            self._judged[key] = self._judge_line(frames[index], callee=_bare_name(frames[index + 1].function))
-        return self._judged[key]
+class _LineJudge:
+    """Judges single lines; the calls of a line are judged once, whatever was entered from it."""
 
-    def _judge_line(self, frame: Frame, *, callee: str | None) -> _Verdict:
+    def __init__(self, source: SourceLookup, rules: CallRules) -> None:
+        self._source = source
+        self._rules = rules
+        self._loaders = [rule for rule in rules.calls if rule.call_class is CallClass.PICKLE and rule.contains]
+        self._calls: dict[Frame, list[tuple[str, _Verdict]] | None] = {}
+
+    def judge(self, frame: Frame, callee: str | None) -> _Verdict:
+        """Judge a frame from which the function `callee` was entered; None at the end of a stack."""
         if is_native(frame.file):
             call_class = native_class(frame.function, frame.file)
             return _NATIVE_FRAME if call_class is None else _Verdict(call_class=call_class, contains=True)
-        text = self._source.source(frame.file) if frame.line else None
-        index = None if text is None else index_source(text)
-        if index is None:
+        if frame not in self._calls:
+            self._calls[frame] = self._judged_calls(frame)
+        calls = self._calls[frame]
+        if calls is None:
             return _NO_SOURCE
-        calls = index.at(frame.line)
-        if callee is not None:
-            calls = [call for call in calls if _bare_name(call.name) == callee] or calls
-        levels = _WRAPPER_LEVELS if callee is None else 0
-        return min((self._judge_call(call, frame, levels) for call in calls), key=_precedence, default=_NO_CALL)
+        own = [verdict for name, verdict in calls if name == callee]
+        verdict = min(own or [verdict for _, verdict in calls], key=_precedence, default=_NO_CALL)
+        if callee is None and verdict.call_class is CallClass.OTHER:
+            return self._judge_wrappers(frame)
+        return verdict
 
-    def _judge_call(self, call: Call, frame: Frame, levels: int) -> _Verdict:
+    def _judged_calls(self, frame: Frame) -> list[tuple[str, _Verdict]] | None:
+        index = self._index(frame.file) if frame.line else None
+        if index is None:
+            return None
+        return [(_bare_name(call.name), self._judge_call(call, frame, index)) for call in index.at(frame.line)]
+
+    def _judge_call(self, call: Call, frame: Frame, index: SourceIndex) -> _Verdict:
         if _RECEIVE.match(call.name) and any(_NOT_BLOCKING.match(argument) for argument in call.arguments):
             return _Verdict(call_class=CallClass.POLL, contains=True)
         if call.name.endswith(".tobytes") and _HASH_FUNCTION.match(_bare_name(frame.function)):
@@ -243,15 +287,8 @@ class CallSites:
         verdict = self._judge_name(call.name, call)
         if verdict is not _NO_CALL:
             return verdict
-        text = self._source.source(frame.file)
-        index = None if text is None else index_source(text)
-        if index is None:
-            return _NO_CALL
         meaning = index.meaning(call.name, call.scope)
-        verdict = self._judge_name(meaning, call) if meaning != call.name else _NO_CALL
-        if verdict is not _NO_CALL or levels == 0:
-            return verdict
-        return self._judge_wrapper(meaning, call, frame, levels)
+        return self._judge_name(meaning, call) if meaning != call.name else _NO_CALL
 
     def _judge_name(self, name: str, call: Call) -> _Verdict:
         # A loader handed over as an argument is run by what it is handed to: `self._read(message, pickle.loads)`.
@@ -261,43 +298,54 @@ class CallSites:
         payload = not (call.arguments and _SIZE.match(call.arguments[0]))
         return _Verdict(call_class=rule.call_class, contains=rule.contains, payload=payload)
 
-    def _judge_wrapper(self, name: str, call: Call, frame: Frame, levels: int) -> _Verdict:
+    def _judge_wrappers(self, frame: Frame) -> _Verdict:
+        index = self._index(frame.file)
+        if index is None:
+            return _NO_SOURCE
+        found = [self._judge_wrapper(call, frame, index, _WRAPPER_LEVELS) for call in index.at(frame.line)]
+        return min(found, key=_precedence, default=_NO_CALL)
+
+    def _judge_wrapper(self, call: Call, frame: Frame, index: SourceIndex, levels: int) -> _Verdict:
         """Class a call by what the function behind it calls, where that is in reach and does little else.
 
         It never contains: had the sample been taken inside it, its own frames would tell.
         """
-        found = self._find_function(name, call, frame.file)
-        if found is None:
+        found = self._find_function(index.meaning(call.name, call.scope), call, frame.file, index)
+        if found is None or found[0].statements > _WRAPPER_STATEMENTS:
             return _NO_CALL
-        scope, file = found
-        if scope.statements > _WRAPPER_STATEMENTS:
-            return _NO_CALL
+        scope, file, its_index = found
         inside = replace(frame, file=file, function=scope.name)
         verdict = min(
-            (self._judge_call(each, inside, levels - 1) for each in scope.calls), key=_precedence, default=_NO_CALL
+            (self._judge_call(each, inside, its_index) for each in scope.calls), key=_precedence, default=_NO_CALL
         )
+        if verdict.call_class is CallClass.OTHER and levels > 1:
+            deeper = (self._judge_wrapper(each, inside, its_index, levels - 1) for each in scope.calls)
+            verdict = min(deeper, key=_precedence, default=_NO_CALL)
         return replace(verdict, contains=False)
 
-    def _find_function(self, name: str, call: Call, file: str) -> tuple[Scope, str] | None:
+    def _find_function(
+        self, name: str, call: Call, file: str, index: SourceIndex
+    ) -> tuple[Scope, str, SourceIndex] | None:
         """Find the function that a dotted name calls: in the same file, or in a module that the lookup holds."""
-        text = self._source.source(file)
-        index = index_source(text) if text is not None else None
-        local = index.callee(name, call.scope) if index is not None else None
+        local = index.callee(name, call.scope)
         if local is not None:
-            return local, file
+            return local, file, index
         for path, function in _module_places(name, file):
-            text = self._source.source(path)
-            index = index_source(text) if text is not None else None
-            if index is not None and function in index.by_name:
-                return index.by_name[function], path
+            its_index = self._index(path)
+            if its_index is not None and function in its_index.by_name:
+                return its_index.by_name[function], path, its_index
         return None
+
+    def _index(self, file: str) -> SourceIndex | None:
+        text = self._source.source(file)
+        return None if text is None else index_source(text)
 
 
 def _module_places(name: str, file: str) -> list[tuple[str, str]]:
     """Return where the function of an imported dotted name may be: (file, qualified name), the likeliest first."""
     dots = len(name) - len(name.lstrip("."))
     parts = name[dots:].split(".")
-    if len(parts) < 2 and not dots or not all(part.isidentifier() for part in parts):  # noqa: PLR2004 - a module and a function
+    if (len(parts) < 2 and not dots) or not all(part.isidentifier() for part in parts):  # noqa: PLR2004 - a module and a function
         return []
     folders = file.split("/")[:-dots] if dots else []
     places = []
@@ -306,6 +354,11 @@ def _module_places(name: str, file: str) -> list[tuple[str, str]]:
             module, function = "/".join([*folders, *parts[:split]]), ".".join(parts[split:])
             places += [(f"{module}.py", function), (f"{module}/__init__.py", function)]
     return places
+
+
+def _stack_class(verdict: _Verdict, frame: Frame) -> StackClass:
+    decides = verdict.call_class not in {CallClass.OTHER, CallClass.UNKNOWN}
+    return StackClass(call_class=verdict.call_class, site=frame if decides else None)
 
 
 def _is_work(verdict: _Verdict) -> bool:

@@ -27,6 +27,7 @@ _MAX_DIGITS = 16
 _KEY_PARTS = 3
 _VALUE_PARTS = 5
 _END = object()
+_CONSTANTS = {"N": None, "F": False, "T": True, "0": _END}
 _UNFINISHED = object()
 
 
@@ -66,7 +67,12 @@ def read_cprofile(data: bytes, *, strip_prefixes: Sequence[str] = ()) -> tuple[F
 
 
 def _row(key: Any, value: Any, names: FrameTable) -> FunctionRow:
-    if not isinstance(key, tuple) or len(key) != _KEY_PARTS or not isinstance(value, tuple) or len(value) != _VALUE_PARTS:
+    if (
+        not isinstance(key, tuple)
+        or len(key) != _KEY_PARTS
+        or not isinstance(value, tuple)
+        or len(value) != _VALUE_PARTS
+    ):
         raise _malformed("an entry is not (file, line, function): (calls, calls, time, time, callers)")
     (file, line, function), (primitive, calls, self_s, total_s, _) = key, value
     whole = all(isinstance(number, int) and number >= 0 for number in (line, primitive, calls))
@@ -116,29 +122,30 @@ class _Reader:
             self._referred[place] = found
         return found
 
-    def _of_kind(self, kind: str, depth: int) -> Any:  # noqa: PLR0911 - one way out a type
-        if kind in "NFT0":
-            return {"N": None, "F": False, "T": True, "0": _END}[kind]
-        if kind == "i":
-            return self._int()
-        if kind == "l":
-            return self._long()
-        if kind == "g":
-            return struct.unpack("<d", self._bytes(_FLOAT_BYTES))[0]
-        if kind in "zZ":
-            return self._bytes(self._bytes(1)[0]).decode("latin-1")
-        if kind in "aA":
-            return self._bytes(self._size()).decode("latin-1")
-        if kind in "ut":
-            return self._bytes(self._size()).decode("utf-8", errors="replace")
+    def _of_kind(self, kind: str, depth: int) -> Any:
+        if kind in _CONSTANTS:
+            return _CONSTANTS[kind]
+        if kind in "zZaAut":
+            size = self._bytes(1)[0] if kind in "zZ" else self._size()
+            return self._bytes(size).decode("utf-8" if kind in "ut" else "latin-1", errors="replace")
         if kind in "()":
             size = self._bytes(1)[0] if kind == ")" else self._size()
             return tuple([self._plain(depth) for _ in range(size)])
+        if kind in "ilg":
+            return self._number(kind)
         if kind == "{":
             return self._dict(depth)
         if kind == "r":
             return self._reference()
         raise _malformed(f"it holds a type that tables of functions do not have, {kind!r}")
+
+    def _number(self, kind: str) -> int | float:
+        if kind == "i":
+            return self._int()
+        if kind == "l":
+            return self._long()
+        number: float = struct.unpack("<d", self._bytes(_FLOAT_BYTES))[0]
+        return number
 
     def _dict(self, depth: int) -> dict[Any, Any]:
         found: dict[Any, Any] = {}

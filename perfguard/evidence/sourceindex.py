@@ -189,22 +189,11 @@ def _read_call(node: ast.Call, scope: str) -> Call:
 
 
 def _aliases(scope: ast.AST, own: list[ast.AST]) -> dict[str, str]:
-    aliases: dict[str, str] = {}
-    if isinstance(scope, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
-        spec = scope.args
-        for argument in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs, spec.vararg, spec.kwarg):
-            if argument is not None:
-                aliases[argument.arg] = ""
+    aliases = _parameters(scope)
     for node in own:
-        if isinstance(node, ast.Import):
-            for name in node.names:
-                # `import a.b` binds `a`, which stands for itself.
-                if name.asname:
-                    aliases.setdefault(name.asname, name.name)
-        elif isinstance(node, ast.ImportFrom):
-            module = "." * node.level + (node.module or "")
-            for name in node.names:
-                aliases.setdefault(name.asname or name.name, f"{module}.{name.name}" if node.module else module + name.name)
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            for name, stands_for in _imported(node):
+                aliases.setdefault(name, stands_for)
         elif isinstance(node, ast.Assign):
             for target in node.targets:
                 if isinstance(target, ast.Name):
@@ -214,6 +203,24 @@ def _aliases(scope: ast.AST, own: list[ast.AST]) -> dict[str, str]:
         elif isinstance(node, (ast.For, ast.AsyncFor, ast.comprehension)) and isinstance(node.target, ast.Name):
             _learn(aliases, node.target.id, "")
     return aliases
+
+
+def _parameters(scope: ast.AST) -> dict[str, str]:
+    """Return a function's parameters as names that stand for nothing fixed."""
+    if not isinstance(scope, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+        return {}
+    spec = scope.args
+    names = (*spec.posonlyargs, *spec.args, *spec.kwonlyargs, spec.vararg, spec.kwarg)
+    return {name.arg: "" for name in names if name is not None}
+
+
+def _imported(node: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, str]]:
+    if isinstance(node, ast.Import):
+        # `import a.b` binds `a`, which stands for itself.
+        yield from ((name.asname, name.name) for name in node.names if name.asname)
+        return
+    module = "." * node.level + (f"{node.module}." if node.module else "")
+    yield from ((name.asname or name.name, f"{module}{name.name}") for name in node.names)
 
 
 def _attributes(tree: ast.Module) -> dict[str, str]:

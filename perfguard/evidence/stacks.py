@@ -3,10 +3,10 @@
 The form is one stack a line, frames root first and joined by `;`, then a space and the number of samples.
 Source: B. Gregg, FlameGraph, stackcollapse-*.pl. Of its dialects two say more than a name:
 
-- py-spy's raw output. A frame reads `function (file:line)`. With `--threads` the outermost frame is `thread (TID): NAME`
-  (`thread (TID)` where the thread has no name yet), with `--subprocesses` one or more `process PID:"COMMAND"` frames
-  stand before it. py-spy escapes nothing: a command that holds line breaks spreads its record over lines, and a
-  semicolon in a name cannot be told from the end of a frame.
+- py-spy's raw output. A frame reads `function (file:line)`. With `--threads` the outermost frame is
+  `thread (TID): NAME` (`thread (TID)` where the thread has no name yet), with `--subprocesses` one or more
+  `process PID:"COMMAND"` frames stand before it. py-spy escapes nothing: a command that holds line breaks spreads its
+  record over lines, and a semicolon in a name cannot be told from the end of a frame.
 - The sampling profiler of Python 3.15 (`--collapsed`). The outermost frame is `tid:TID`, a frame reads
   `file:function:line`, and the file is a bare name without its folder.
 """
@@ -152,11 +152,16 @@ def merge(*profiles: Iterable[Stack]) -> tuple[Stack, ...]:
 
 def function_key(frame: Frame) -> str:
     """Name a frame's function, `function (file)`: what is compared between revisions, since lines move."""
-    return f"{frame.function} ({frame.file})"
+    return function_name(frame.function, frame.file)
+
+
+def function_name(function: str, file: str) -> str:
+    """Spell a function and its file as `function_key` does."""
+    return f"{function} ({file})"
 
 
 def read_thread(name: str) -> tuple[str, int] | None:
-    """Return the name and OS id of the thread that a stack's first frame tells, or None where it is an ordinary frame."""
+    """Return the name and OS id of the thread that a first frame tells, or None where it is an ordinary frame."""
     match = _THREAD.fullmatch(name)
     if match is not None:
         tid = match["tid"]

@@ -250,12 +250,17 @@ def test_the_entry_of_the_transport_alone_is_polling_in_a_receive_loop():
 def test_pickling_and_payloads_in_a_receive_loop_are_work():
     payload = server("broadcast_pyobj", "tensor_data")
 
-    assert classify_stack((RECEIVE, server("broadcast_pyobj", "pickle.dumps")), SOURCES, SERVER_RULES) is CallClass.PICKLE
+    assert (
+        classify_stack((RECEIVE, server("broadcast_pyobj", "pickle.dumps")), SOURCES, SERVER_RULES) is CallClass.PICKLE
+    )
     assert classify_stack((RECEIVE, payload, IN_COLLECTIVE), SOURCES, SERVER_RULES) is CallClass.COLLECTIVE
 
 
 def test_the_same_broadcast_outside_a_receive_loop_is_a_collective():
-    assert classify_stack((server("Loop.forever", "serve(todo)"), EMPTY_BROADCAST), SOURCES, SERVER_RULES) is CallClass.COLLECTIVE
+    assert (
+        classify_stack((server("Loop.forever", "serve(todo)"), EMPTY_BROADCAST), SOURCES, SERVER_RULES)
+        is CallClass.COLLECTIVE
+    )
 
 
 def test_a_stack_without_source_is_unknown_unless_a_caller_contains_it():

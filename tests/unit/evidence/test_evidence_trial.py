@@ -32,7 +32,9 @@ def judged(stacks=None, **cpu):
     samples = samples_of(
         cpu_result([RANK, DECODER], **cpu), requests=100, profiled_cpu=cpu_result([PROFILED_RANK, DECODER])
     )
-    return trial_evidence(samples, {"rank-0": RANK_STACKS, "detokenizer": []} if stacks is None else stacks, SERVER, RULES)
+    return trial_evidence(
+        samples, {"rank-0": RANK_STACKS, "detokenizer": []} if stacks is None else stacks, SERVER, RULES
+    )
 
 
 def test_costs_come_from_the_profiled_load_by_class_and_site():
