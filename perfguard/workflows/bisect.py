@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from perfguard.evidence.culprit import link_culprit
 from perfguard.evidence.metric import EvidenceMetric, evidence_metric, metric_value
 from perfguard.evidence.profiles import merge_roles
 from perfguard.evidence.rules import RuleConfig, judge
@@ -235,7 +236,7 @@ class _Bisect:
             bad=self._revisions[-1],
             candidates=len(self._revisions) - 1,
             verdict=found.verdict,
-            sentence=self._sentence(found, culprit, effects),
+            sentence=self._sentence(found, culprit, effects) + self._link(culprit, before, after),
             culprit=culprit,
             credible_set=tuple(self._revisions[index] for index in found.credible_set),
             posterior=found.posterior,
@@ -247,6 +248,15 @@ class _Bisect:
             revisions=summarise_revisions(self._session, self._revisions),
             trials=trials,
         )
+
+    def _link(
+        self, culprit: Culprit | None, before: tuple[TrialEvidence, ...], after: tuple[TrialEvidence, ...]
+    ) -> str:
+        """Say which of the culprit's changed lines the growth lies under, as one more sentence."""
+        if culprit is None or not before or not after or self._direction is not Direction.REGRESSION:
+            return ""
+        costs = [[trial.costs for trial in side] for side in (before, after)]
+        return " " + link_culprit(culprit.hunks, costs[0], costs[1]).sentence
 
     def _sentence(self, found: _Found, culprit: Culprit | None, effects: tuple[Effect, ...]) -> str:
         good, bad = self._revisions[0].label, self._revisions[-1].label
