@@ -211,3 +211,29 @@ run(poller=lambda: poll.poll(0))
     shares, _ = watch(main)
     assert shares["poller"].gil_wait_frac < 0.03
     assert shares["poller"].running_frac + shares["poller"].run_delay_frac > 0.95
+
+
+HAS_SUB_INTERPRETERS = [
+    path
+    for path in INTERPRETERS
+    if subprocess.run([path, "-c", "import _interpreters"], capture_output=True, check=False).returncode == 0
+]
+
+
+@pytest.mark.skipif(not HAS_SUB_INTERPRETERS, reason="no CPython 3.13 or later here")
+def test_threads_of_a_sub_interpreter_with_its_own_gil_are_not_given_a_number():
+    main = """
+import _interpreters, os
+other = _interpreters.create()
+threading.Thread(target=_interpreters.run_string, args=(other, "while True: pass"), daemon=True).start()
+threading.Thread(target=lambda: [spin() for _ in iter(int, 1)], daemon=True).start()
+time.sleep(0.3)
+run()
+os._exit(0)
+"""
+    shares = watch_all(main, python=HAS_SUB_INTERPRETERS[-1])
+    foreign = [share for share in shares if share.gil_wait_frac is None]
+    assert len(foreign) == 1
+    assert "a GIL of its own" in foreign[0].gil_unknown
+    assert foreign[0].gil_hold_frac is None
+    assert max(share.gil_hold_frac for share in shares if share not in foreign) > 0.9
