@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from perfguard import __version__
-from perfguard.cli import bisect, compare, doctor, env, run, scenarios
+from perfguard.cli import bisect, calibrate, compare, doctor, env, run, scenarios
 from perfguard.model.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, PerfguardError
 
 # Older typers raise click's errors, newer ones (Python 3.11 on) their own: the root of what a wrong option raises.
@@ -33,6 +33,7 @@ app = typer.Typer(
 app.command("bisect")(bisect.bisect_command)
 app.command("compare")(compare.compare_command)
 app.command("run")(run.run_command)
+app.command("calibrate")(calibrate.calibrate_command)
 app.command("scenarios")(scenarios.scenarios_command)
 app.command("doctor")(doctor.doctor_command)
 app.add_typer(env.app, name="env")
