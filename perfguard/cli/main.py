@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from perfguard import __version__
-from perfguard.cli import analyze, bisect, compare, diff, doctor, env, record, run, scenarios
+from perfguard.cli import analyze, bisect, calibrate, compare, diff, doctor, env, record, run, scenarios
 from perfguard.model.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, PerfguardError
 
 # Older typers raise click's errors, newer ones (Python 3.11 on) their own: the root of what a wrong option raises.
@@ -36,6 +36,7 @@ app.command("run")(run.run_command)
 app.command("record")(record.record_command)
 app.command("analyze")(analyze.analyze_command)
 app.command("diff")(diff.diff_command)
+app.command("calibrate")(calibrate.calibrate_command)
 app.command("scenarios")(scenarios.scenarios_command)
 app.command("doctor")(doctor.doctor_command)
 app.add_typer(env.app, name="env")

@@ -35,8 +35,10 @@ TRUSTED_NO_CHANGE = 1e-6
 PART_NO_CHANGE = 0.05
 # How sure it must be that a part holds another step before trials are spent on it.
 SECOND_CONFIDENCE = 0.95
-# The share of the doubt that the confidence allows which is spent on saying "no change" too early.
+# The share of the doubt that the confidence allows for "no change", and the gate's blocks from which on it may all be
+# spent: what ends after a few trials is what ends wrongly.
 FUTILITY = 0.5
+FUTILITY_BLOCKS = 5
 # A culprit is named at a posterior that leaves this much less doubt than the confidence allows: a model is never quite
 # right, and an innocent commit must not be blamed.
 CONFIRM_CARE = 50.0
@@ -237,18 +239,18 @@ class Search:
         state, blocks = self._model.summary(), self._blocks_of_phase
         if blocks < self._config.gate_min_blocks:
             return
-        if self._nothing_there(state):
+        if self._nothing_there(state, min(1.0, blocks / FUTILITY_BLOCKS)):
             return
         if _odds(1.0 - state.no_change) >= self._config.gate_bayes_factor * _odds(1.0 - PRIOR_NO_CHANGE):
             self._go(Phase.LOCATE)
         elif blocks >= self._config.gate_max_blocks:
             self._finish("unknown", f"{blocks} blocks did not settle whether the ends differ")
 
-    def _nothing_there(self, state: Summary) -> bool:
-        """End the search of this part when it holds no change that matters."""
+    def _nothing_there(self, state: Summary, share: float = 1.0) -> bool:
+        """End the search of this part when it holds no change that matters; `share` of the doubt may be spent."""
         if state.better >= self._config.confidence:
             reason = "the difference between the ends has the other direction"
-        elif state.relevant <= (1.0 - self._config.confidence) * FUTILITY:
+        elif state.relevant <= (1.0 - self._config.confidence) * FUTILITY * share:
             reason = "the ends differ by less than the smallest effect asked for"
         else:
             return False

@@ -62,6 +62,21 @@ class World:
     untestable_frac: float = 0.0
     prior: PriorKind = PriorKind.UNIFORM
 
+    def __post_init__(self) -> None:
+        """Refuse worlds that cannot be.
+
+        Raises:
+            ValueError: a value lies outside its range.
+        """
+        if self.revisions < 2:  # noqa: PLR2004 - good and bad
+            raise ValueError(f"a world needs two revisions at least, not {self.revisions}")
+        if not 0.0 <= self.effect_frac < 10.0:  # noqa: PLR2004 - ten times slower needs no search
+            raise ValueError(f"an effect must lie between 0 and 10, not {self.effect_frac}")
+        if not 0.0 < self.noise_frac <= 1.0:
+            raise ValueError(f"the noise must lie between 0 and 1, not {self.noise_frac}")
+        if not 0.0 <= self.untestable_frac <= 0.6:  # noqa: PLR2004 - the runs' chain has no larger share
+            raise ValueError(f"the untestable share must lie between 0 and 0.6, not {self.untestable_frac}")
+
     def information_limit_trials(self, wrong_frac: float) -> float:
         """Return the fewest trials on average of any search that splits trials at the middle into good and bad.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -60,9 +61,9 @@ class Tally:
         return float(np.mean(self.trials))
 
     @property
-    def p95_trials(self) -> float:
+    def p95_trials(self) -> int:
         """The trials that 95% of the searches stay within."""
-        return float(np.quantile(self.trials, 0.95, method="higher"))
+        return int(np.quantile(self.trials, 0.95, method="higher"))
 
     @property
     def limit_trials(self) -> float:
@@ -114,8 +115,9 @@ def _named(commits: Sequence[int] | None) -> Named:
     return Named(commits=None if commits is None else tuple(commits))
 
 
+OURS = "perfguard"
 METHODS: dict[str, Method] = {
-    "perfguard": perfguard_search(SearchConfig()),
+    OURS: perfguard_search(SearchConfig()),
     "git bisect, median of 3": bisect_median,
     "Pinpoint-like ladder": ladder,
 }
@@ -141,3 +143,25 @@ def calibrate(world: World, method: str, seeds: Iterable[int], methods: dict[str
         answers.append(judge_answer(simulation, run(simulation, seed)))
         trials.append(simulation.trials)
     return Tally(world=world, method=method, answers=tuple(answers), trials=tuple(trials))
+
+
+def tally_row(tally: Tally) -> dict[str, str | int | float | None]:
+    """Return one line of a calibration table; what has no number is None."""
+    world = tally.world
+    limit = None if math.isinf(tally.limit_trials) else tally.limit_trials
+    return {
+        "method": tally.method,
+        "revisions": world.revisions,
+        "effect_frac": world.effect_frac,
+        "noise_frac": world.noise_frac,
+        "noise": world.noise.value,
+        "drift": world.drift.value,
+        "untestable_frac": world.untestable_frac,
+        "prior": world.prior.value,
+        "searches": tally.searches,
+        **{answer.value: tally.count(answer) for answer in Answer},
+        "mean_trials": round(tally.mean_trials, 1),
+        "p95_trials": tally.p95_trials,
+        "limit_trials": None if limit is None else round(limit, 1),
+        "mean_over_limit": None if limit is None else round(tally.mean_trials / limit, 2),
+    }
