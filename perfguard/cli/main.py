@@ -20,6 +20,8 @@ _COMMAND_LINE_ERROR: type[Any] = next(
     kind for kind in reversed(typer.BadParameter.__mro__) if hasattr(kind, "format_message")
 )
 
+_INTERRUPTED = "perfguard: interrupted; what was measured is kept"
+
 app = typer.Typer(
     name="perfguard",
     help="Find the commit that made a Python inference server slower, and the stack that did it.",
@@ -68,13 +70,16 @@ def run_cli(arguments: list[str]) -> int:
     try:
         code = app(args=arguments, prog_name="perfguard", standalone_mode=False)
     except typer.Exit as stop:
+        # Newer typers turn Ctrl-C into an exit of their own.
+        if stop.exit_code == EXIT_INTERRUPTED:
+            errors.print(_INTERRUPTED, highlight=False)
         return int(stop.exit_code)
     except _COMMAND_LINE_ERROR as error:
         errors.print(f"perfguard: {error.format_message()}", highlight=False, markup=False, soft_wrap=True)
         errors.print("  mend: see `perfguard --help`, or --help after a verb", highlight=False)
         return EXIT_USAGE
     except (KeyboardInterrupt, typer.Abort):
-        errors.print("perfguard: interrupted; what was measured is kept", highlight=False)
+        errors.print(_INTERRUPTED, highlight=False)
         return EXIT_INTERRUPTED
     except PerfguardError as error:
         if verbose:
