@@ -29,6 +29,7 @@ from perfguard.workflows.profile_files import ProfileSources
 FORMATS = ("folded", "python315", "collapsed", "speedscope")
 FILES = 400
 FUNCTIONS = 25
+MAX_DEPTH = 56
 # speedscope repeats a stack for every sample; ten million of them would be a file of over a gigabyte.
 SPEEDSCOPE_SAMPLES = 1_000_000
 CALLS = (
@@ -113,7 +114,7 @@ def make_sources(tree: Path) -> Path:
 
 
 def make_stacks(distinct: int, samples: int) -> list[tuple[tuple[tuple[str, str, int], ...], int]]:
-    """Grow a call tree like a server's (deep common paths, then branches) and spread the samples over its paths."""
+    """Grow a call tree like a server's (one common trunk, then many branches) and spread the samples over its paths."""
     order = random.Random(2)
     frames = [
         (f"function_{function}", f"package/part{number // 20}/module_{number}.py", 3 * function + order.choice((2, 3)))
@@ -125,7 +126,7 @@ def make_stacks(distinct: int, samples: int) -> list[tuple[tuple[tuple[str, str,
     grown = [trunk]
     while len(paths) < distinct:
         start = order.choice(grown)
-        path = start if len(start) < 56 else trunk
+        path = start if len(start) < MAX_DEPTH else trunk
         for _ in range(order.randint(1, 4)):
             path = (*path, order.choice(frames))
         if path not in paths:

@@ -292,7 +292,9 @@ class _LineJudge:
 
     def _judge_name(self, name: str, call: Call) -> _Verdict:
         # A loader handed over as an argument is run by what it is handed to: `self._read(message, pickle.loads)`.
-        rule = first_match(self._loaders, [name, *call.arguments]) or first_match(self._rules.calls, [name])
+        rule = first_match(self._rules.calls, [name])
+        if rule is None or rule not in self._loaders:
+            rule = first_match(self._loaders, call.arguments) or rule
         if rule is None:
             return _NO_CALL
         payload = not (call.arguments and _SIZE.match(call.arguments[0]))

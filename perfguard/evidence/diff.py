@@ -26,7 +26,7 @@ from scipy import stats
 
 from perfguard.evidence.calltree import CallTree, build_call_tree
 from perfguard.evidence.cost import StackCosts
-from perfguard.evidence.intervals import Change, change
+from perfguard.evidence.intervals import Change, changes
 from perfguard.evidence.matching import match_functions, rename
 from perfguard.evidence.stacks import function_name
 from perfguard.model.errors import PerfguardError
@@ -133,7 +133,7 @@ def compare_profiles(
         )
     ]
     discovered = _discoveries(compared)
-    changes = [
+    found = [
         FrameChange(
             frame=_grown_frame(function, discovered=id(function) in discovered),
             kind=function.kind,
@@ -141,7 +141,7 @@ def compare_profiles(
         )
         for function in compared
     ]
-    return tuple(sorted(changes, key=_place))
+    return tuple(sorted(found, key=_place))
 
 
 def _place(change: FrameChange) -> tuple[int, bool, float, str, str]:
@@ -186,16 +186,13 @@ def _compare_role(
     tested_from_ms = _FAMILY_SHARE * (
         fmean(trial.working_ms for trial in before) + fmean(trial.working_ms for trial in after)
     )
-    changes = {
-        name: change(
-            [trial.get(name, 0.0) for trial in totals_before],
-            [trial.get(name, 0.0) for trial in totals_after],
-            confidence=confidence,
-            grain_before=[trial.sample_ms for trial in before],
-            grain_after=[trial.sample_ms for trial in after],
-        )
-        for name in names
-    }
+    moved = changes(
+        np.array([[trial.get(name, 0.0) for name in names] for trial in totals_before]),
+        np.array([[trial.get(name, 0.0) for name in names] for trial in totals_after]),
+        confidence=confidence,
+        grain_before=[trial.sample_ms for trial in before],
+        grain_after=[trial.sample_ms for trial in after],
+    )
     tree, reverse = build_call_tree(before, after), build_call_tree(after, before)
     explaining, callers = tree.explaining(), tree.mere_callers()
     return [
@@ -209,7 +206,7 @@ def _compare_role(
             kind=_kind(name, tree, reverse, explaining, callers),
             renamed_from=former.get(name, ""),
         )
-        for name, total in changes.items()
+        for name, total in zip(names, moved, strict=True)
     ]
 
 

@@ -47,8 +47,8 @@ class ReadProfile:
 
 
 _JSON = re.compile(rb'\s*(?:\{\s*["}]|\[)')
-# marshal writes a dict as `{`, with its top bit set where it may be referred to.
-_MARSHAL_DICTS = (0x7B, 0xFB)
+# marshal writes a dict as `{`, with the top bit set where it may be referred to; then its end (`0`) or a tuple.
+_MARSHAL_DICT = re.compile(rb"[{\xfb](?:0|[()\xa8\xa9])")
 _KNOWN_OTHERS: tuple[tuple[bytes, str, str], ...] = (
     (b"\x1f\x8b", "it is compressed by gzip", "unpack it first: gunzip FILE"),
     (b"\x28\xb5\x2f\xfd", "it is compressed by zstd", "unpack it first: unzstd FILE"),
@@ -73,7 +73,7 @@ def detect_format(data: bytes, name: str) -> ProfileFormat:
             raise PerfguardError(f"{name} cannot be read: {what}", hint=hint)
     if _JSON.match(start):
         return ProfileFormat.SPEEDSCOPE
-    if data[0] in _MARSHAL_DICTS:
+    if _MARSHAL_DICT.match(data):
         return ProfileFormat.CPROFILE
     return ProfileFormat.FOLDED
 

@@ -99,7 +99,7 @@ class RuleConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleDoc:
-    """What a rule means, what usually helps, and which fields of `RuleConfig` it is held against."""
+    """What a rule means, what usually helps, and which fields of `RuleConfig` it alone is held against."""
 
     rule: str
     meaning: str
@@ -107,7 +107,7 @@ class RuleDoc:
     settings: tuple[str, ...]
 
 
-_OF_CHANGES = ("confidence", "single_trial_growth_ms", "single_trial_growth_frac", "single_trial_errors")
+CHANGE_SETTINGS = ("confidence", "single_trial_growth_ms", "single_trial_growth_frac", "single_trial_errors")
 RULE_DOCS: tuple[RuleDoc, ...] = (
     RuleDoc(
         rule=PICKLE_DOMINATED,
@@ -115,7 +115,7 @@ RULE_DOCS: tuple[RuleDoc, ...] = (
         "revision, more than before.",
         helps="Send tensors as raw buffers or through shared memory, and only the small rest as objects; send once, "
         "and only what the receiver reads.",
-        settings=("pickle_share", "pickle_growth_of_working", "min_samples", *_OF_CHANGES),
+        settings=("pickle_share", "pickle_growth_of_working", "min_samples"),
     ),
     RuleDoc(
         rule=CPU_SATURATED,
@@ -128,7 +128,6 @@ RULE_DOCS: tuple[RuleDoc, ...] = (
             "run_delay_frac",
             "run_delay_min_cores",
             "saturation_step",
-            *_OF_CHANGES,
         ),
     ),
     RuleDoc(
@@ -136,13 +135,13 @@ RULE_DOCS: tuple[RuleDoc, ...] = (
         meaning="The entry rank does work for every request that the other ranks wait for.",
         helps="Let every rank do its own share; overlap the entry rank's work with the others' computing; hand over "
         "what is ready first.",
-        settings=("rank_gap_of_entry", "rank_gap_growth", "rank_wait_frac", "min_samples", *_OF_CHANGES),
+        settings=("rank_gap_of_entry", "rank_gap_growth", "rank_wait_frac", "min_samples"),
     ),
     RuleDoc(
         rule=DUPLICATE_WORK,
         meaning="Every rank pays for the same hashing, decoding or tokenising of the same request.",
         helps="Do it once, before the request is handed to the ranks, and send the result along.",
-        settings=("duplicate_share", "duplicate_growth_of_working", "min_samples", *_OF_CHANGES),
+        settings=("duplicate_share", "duplicate_growth_of_working", "min_samples"),
     ),
     RuleDoc(
         rule=BLOCKING_EVENT_LOOP,
@@ -150,6 +149,6 @@ RULE_DOCS: tuple[RuleDoc, ...] = (
         "yielding: meanwhile no other request moves.",
         helps="Hand the call to a thread or a process (`loop.run_in_executor`, `asyncio.to_thread`), or make it "
         "smaller.",
-        settings=("loop_block_ms", "loop_block_frac", "min_samples", *_OF_CHANGES),
+        settings=("loop_block_ms", "loop_block_frac", "min_samples"),
     ),
 )
