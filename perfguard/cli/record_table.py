@@ -14,7 +14,7 @@ from perfguard.report.clean import clean_text
 
 # A thread that does less than this, and hardly waits for the GIL either, only fills the table.
 _SHOWN_FRAC = 0.005
-_COLUMNS = ("running", "polling", "run delay", "GIL held", "GIL wait", "off CPU")
+_COLUMNS = ("running", "polling", "run\ndelay", "GIL\nheld", "GIL\nwait", "off CPU")
 
 
 def print_recording(recording: Recording, output_dir: Path, console: Console) -> None:
@@ -51,18 +51,24 @@ def _print_process(process: RecordedProcess, console: Console) -> None:
         told = "no GIL" if process.gil is GilAnswer.NONE else "GIL: cannot tell"
         _line(console, f"  {told}: {process.gil_reason}")
     shown = [thread for thread in process.threads if _is_shown(thread)]
-    table = Table(box=None, padding=(0, 2, 0, 2))
-    table.add_column("tid", justify="right")
-    table.add_column("thread")
+    # Narrow enough for the 80 columns that a file or a pipe counts as; the frames, which are not, follow the table.
+    table = Table(box=None, padding=(0, 1, 0, 1))
+    table.add_column("tid", justify="right", no_wrap=True)
+    table.add_column("thread", no_wrap=True)
     for column in _COLUMNS:
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("top frame (share of its samples)", overflow="fold")
     for thread in shown:
-        table.add_row(str(thread.tid), Text(clean_text(thread.name)), *_cells(thread), _top(thread))
+        table.add_row(str(thread.tid), Text(clean_text(thread.name)), *_cells(thread))
     if shown:
         console.print(table)
+    for thread in shown:
+        for top in thread.top_frames:
+            _line(console, f"  {thread.tid} {thread.name}: {top.sample_frac:4.0%} of its samples in {top.frame}")
     if len(shown) < len(process.threads):
-        _line(console, f"  {len(process.threads) - len(shown)} threads did nothing")
+        _line(
+            console,
+            f"  not shown, since they did nothing: {len(process.threads) - len(shown)} of {len(process.threads)}",
+        )
     for reason in sorted({thread.gil_unknown for thread in shown} - {"", process.gil_reason}):
         _line(console, f"  GIL '?': {reason}")
 
@@ -86,13 +92,6 @@ def _cells(thread: RecordedThread) -> tuple[str, ...]:
 
 def _percent(value: float | None) -> str:
     return "?" if value is None else f"{value:.1%}"
-
-
-def _top(thread: RecordedThread) -> Text:
-    if not thread.top_frames:
-        return Text("-")
-    top = thread.top_frames[0]
-    return Text(f"{clean_text(top.frame)} {top.sample_frac:.0%}")
 
 
 def _line(console: Console, text: str, style: str | None = None) -> None:

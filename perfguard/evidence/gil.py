@@ -85,7 +85,7 @@ def judge_gil(
         return ()
     worst = max(contended, key=lambda share: (share.gil_wait_frac or 0.0, -share.tid))
     waited = worst.gil_wait_frac or 0.0
-    others = f", and so do {len(contended) - 1} other threads" if len(contended) > 1 else ""
+    others = f"; {len(contended)} of {len(shares)} threads wait so much" if len(contended) > 1 else ""
     holders = [share for share in shares if share.gil_hold_frac and share.tid != worst.tid]
     holder = max(holders, key=lambda share: share.gil_hold_frac or 0.0, default=None)
     held = f"; {holder.name} ({holder.tid}) holds it {holder.gil_hold_frac:.0%} of the time" if holder else ""

@@ -95,6 +95,22 @@ def test_a_process_that_is_not_python_is_said_to_be_none(start, tmp_path, capsys
     assert thread["off_cpu_frac"] > 0.9
 
 
+@needs_ptrace
+def test_the_table_fits_into_eighty_columns_with_every_number(start, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    child, _ = start(sys.executable, "-c", SERVER)
+    assert record(tmp_path, "--pid", str(child.pid), "-q") == 0
+    printed = capsys.readouterr().out
+    threads = json.loads((tmp_path / "out" / "record.json").read_text())["processes"][0]["threads"]
+    for thread in threads[:2]:
+        (row,) = [line for line in printed.splitlines() if line.split()[:1] == [str(thread["tid"])] and ":" not in line]
+        numbers = [f"{thread[part]:.1%}" for part in ("running_frac", "gil_hold_frac", "gil_wait_frac", "off_cpu_frac")]
+        assert set(numbers) <= set(row.split())
+        assert thread["name"].split()[0] in row
+    assert "of its samples in hot_loop (<string>" in printed
+    assert "not shown, since they did nothing: 1 of 3" in printed
+
+
 def test_a_process_that_ends_while_it_is_recorded_ends_the_recording(start, tmp_path):
     child, _ = start(sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)")
     began_s = time.monotonic()
