@@ -72,7 +72,7 @@ class Search:
     """Drive with `while (block := s.next_block()) is not None: for i in block: s.record(i, value)`."""
 
     def __init__(
-        self, n_revisions: int, config: SearchConfig, prior: Sequence[float] | None = None, seed: int = 0
+        self, n_revisions: int, config: SearchConfig, prior: Sequence[float] | Floats | None = None, seed: int = 0
     ) -> None:
         """Start a search over `n_revisions` revisions, 0 the good end.
 
@@ -354,14 +354,14 @@ class Search:
 
     def _choose(self) -> list[int]:
         """Return the next block's indices, unshuffled."""
-        ends = [self._part.low, self._part.high]
+        low, high = self._part.low, self._part.high
+        ends = [low, high]
         if self._phase is Phase.GATE:
             return ends
         state = self._model.summary()
         if self._phase is Phase.CONFIRM:
-            (low, high), _ = self._best_group(state)
-            return [low, high]
-        candidate = choose_candidate(state.first_bad, *ends, self._trials.tested, self._trials.broken)
+            return list(self._best_group(state)[0])
+        candidate = choose_candidate(state.first_bad, low, high, self._trials.tested, self._trials.broken)
         if candidate is None:
             # Nothing lies between the ends: more pairs of the ends are all that can help.
             return ends
@@ -397,7 +397,7 @@ def _odds(probability: float) -> float:
     return probability / max(1.0 - probability, 1e-12)
 
 
-def _floored(prior: Sequence[float] | None, n_revisions: int) -> Floats:
+def _floored(prior: list[float] | None, n_revisions: int) -> Floats:
     """Return the prior mixed with equal weights, half and half: no revision weighs less than half of the mean."""
     weights = np.ones(n_revisions) if prior is None else np.asarray(prior, dtype=np.float64).copy()
     if weights.shape != (n_revisions,) or not np.isfinite(weights).all() or (weights < 0.0).any():
