@@ -72,7 +72,7 @@ class Search:
     """Drive with `while (block := s.next_block()) is not None: for i in block: s.record(i, value)`."""
 
     def __init__(
-        self, n_revisions: int, config: SearchConfig, prior: Sequence[float] | Floats | None = None, seed: int = 0
+        self, n_revisions: int, config: SearchConfig, prior: Sequence[float] | None = None, seed: int = 0
     ) -> None:
         """Start a search over `n_revisions` revisions, 0 the good end.
 
@@ -354,14 +354,16 @@ class Search:
 
     def _choose(self) -> list[int]:
         """Return the next block's indices, unshuffled."""
-        low, high = self._part.low, self._part.high
-        ends = [low, high]
+        ends = [self._part.low, self._part.high]
         if self._phase is Phase.GATE:
             return ends
         state = self._model.summary()
         if self._phase is Phase.CONFIRM:
-            return list(self._best_group(state)[0])
-        candidate = choose_candidate(state.first_bad, low, high, self._trials.tested, self._trials.broken)
+            (low, high), _ = self._best_group(state)
+            return [low, high]
+        candidate = choose_candidate(
+            state.first_bad, self._part.low, self._part.high, self._trials.tested, self._trials.broken
+        )
         if candidate is None:
             # Nothing lies between the ends: more pairs of the ends are all that can help.
             return ends

@@ -144,11 +144,11 @@ def _noise(world: World, random: np.random.Generator) -> Floats:
 def _drift(world: World, random: np.random.Generator) -> Floats:
     trials = np.arange(HORIZON)
     if world.drift is Drift.WALK:
-        walk: Floats = np.cumsum(WALK_PER_TRIAL * random.standard_normal(HORIZON))
+        walk: Floats = np.cumsum(WALK_PER_TRIAL * random.standard_normal(HORIZON), dtype=np.float64)
         return walk
     if world.drift is Drift.STEP:
         height = math.log1p(STEP_SIZE) * (1.0 if random.random() < 0.5 else -1.0)  # noqa: PLR2004 - a coin
-        step: Floats = height * (trials >= random.integers(*STEP_TRIALS))
+        step: Floats = height * np.asarray(trials >= random.integers(*STEP_TRIALS), dtype=np.float64)
         return step
     if world.drift is Drift.SINE:
         turn = trials / SINE_PERIOD_TRIALS + random.random()

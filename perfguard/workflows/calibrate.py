@@ -79,7 +79,12 @@ def perfguard_search(config: SearchConfig) -> Method:
     """Return our search as a method."""
 
     def method(simulation: Simulation, seed: int) -> Named:
-        search = Search(simulation.world.revisions, config, prior=simulation.prior, seed=seed)
+        search = Search(
+            simulation.world.revisions,
+            config,
+            prior=None if simulation.prior is None else list(simulation.prior),
+            seed=seed,
+        )
         while (block := search.next_block()) is not None:
             for index in block:
                 value = simulation.measure(index)
