@@ -399,7 +399,7 @@ def _odds(probability: float) -> float:
     return probability / max(1.0 - probability, 1e-12)
 
 
-def _floored(prior: Sequence[float] | None, n_revisions: int) -> Floats:
+def _floored(prior: list[float] | None, n_revisions: int) -> Floats:
     """Return the prior mixed with equal weights, half and half: no revision weighs less than half of the mean."""
     weights = np.ones(n_revisions) if prior is None else np.asarray(prior, dtype=np.float64).copy()
     if weights.shape != (n_revisions,) or not np.isfinite(weights).all() or (weights < 0.0).any():

@@ -1,5 +1,6 @@
 """A search driven through the store and killed with SIGKILL at random moments answers as if nothing had happened."""
 
+import dataclasses
 import multiprocessing
 import os
 import random
@@ -8,33 +9,26 @@ import time
 
 import numpy as np
 import pytest
-from conftest import make_samples, make_trial
 
-from perfguard.model.trial import Completed, Trial, Untestable
+from perfguard.model.trial import Completed, Untestable
 from perfguard.search import Outcome, Search, SearchConfig
 from perfguard.store.runs import RunStore
 
 REVISIONS, CULPRIT, BROKEN = 48, 31, frozenset({20, 21})
 
 
-def measure(number, index):
+def measure(sample, number, index):
     """Return the trial that the machine gives at this place; killed and repeated, it is the same one."""
+    trial = dataclasses.replace(sample, number=number, block=0, revision=str(index))
     if index in BROKEN:
-        return Trial(
-            number=number,
-            block=0,
-            revision=str(index),
-            strategy="as-committed",
-            started_at="",
-            wall_s=1.0,
-            outcome=Untestable(reason="does not start", log=""),
-        )
+        return dataclasses.replace(trial, outcome=Untestable(reason="does not start", log=""))
     rng = np.random.default_rng((11, number))
     throughput = 140.0 * np.exp(-0.06 * (index >= CULPRIT) + 0.03 * rng.standard_t(4) / np.sqrt(2))
-    return make_trial(number, 0, str(index), make_samples(throughput))
+    load = dataclasses.replace(sample.outcome.samples.load, throughput_rps=float(throughput))
+    return dataclasses.replace(trial, outcome=Completed(samples=dataclasses.replace(sample.outcome.samples, load=load)))
 
 
-def drive(run_dir):
+def drive(run_dir, sample):
     """Go on with the run in `run_dir` from whatever the store holds, to its end."""
     fresh = not (run_dir / "run.sqlite").exists()
     with RunStore.create(run_dir, {}) if fresh else RunStore.open(run_dir) as store:
@@ -47,7 +41,7 @@ def drive(run_dir):
                     trial = kept[number - 1]
                     assert trial.revision == str(index)
                 else:
-                    trial = measure(number, index)
+                    trial = measure(sample, number, index)
                     store.add_trial(trial)
                 outcome = trial.outcome
                 done = isinstance(outcome, Completed)
@@ -55,9 +49,9 @@ def drive(run_dir):
         return search.result(), search.to_json()
 
 
-def kill_after(run_dir, delay_s):
+def kill_after(run_dir, sample, delay_s):
     """Start the run in a process of its own, and kill it; return whether it was still going."""
-    process = multiprocessing.get_context("fork").Process(target=drive, args=(run_dir,))
+    process = multiprocessing.get_context("fork").Process(target=drive, args=(run_dir, sample))
     process.start()
     time.sleep(delay_s)
     os.kill(process.pid, signal.SIGKILL)
@@ -66,19 +60,19 @@ def kill_after(run_dir, delay_s):
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
-def test_kill_9_at_twenty_random_moments_changes_nothing(tmp_path):
+def test_kill_9_at_twenty_random_moments_changes_nothing(tmp_path, completed_trial):
     started = time.monotonic()
-    expected, saved = drive(tmp_path / "straight")
+    expected, saved = drive(tmp_path / "straight", completed_trial)
     whole_s = time.monotonic() - started
     assert expected.culprit == CULPRIT
     moments, interrupted, partial = random.Random(20), 0, 0
     for moment in range(20):
         run_dir = tmp_path / f"killed-{moment}"
-        interrupted += kill_after(run_dir, moments.uniform(0.0, whole_s))
+        interrupted += kill_after(run_dir, completed_trial, moments.uniform(0.0, whole_s))
         if (run_dir / "run.sqlite").exists():
             with RunStore.open(run_dir) as store:
                 partial += 0 < len(store.trials()) < expected.trials
-        result, text = drive(run_dir)
+        result, text = drive(run_dir, completed_trial)
         assert text == saved
         assert np.array_equal(result.posterior, expected.posterior)
         assert (result.verdict, result.culprit, result.trials) == ("culprit", CULPRIT, expected.trials)

@@ -83,11 +83,12 @@ def test_the_mixture_is_close_to_students_t():
 def test_one_mad_trial_does_not_decide(outlier, at):
     rng = np.random.default_rng(at)
     trials = [((0, 8)[n % 2], 0.02 * rng.standard_normal()) for n in range(16)]
-    quiet = fed(trials)
+    without = fed(trials[:at] + trials[at + 1 :])
     trials[at] = (trials[at][0], outlier)
     mad = fed(trials)
-    assert mad.no_change > 0.9
-    assert abs(mad.no_change - quiet.no_change) < 0.1
+    # It counts as if it had not been run.
+    assert mad.no_change == pytest.approx(without.no_change, abs=0.03)
+    assert mad.effect == pytest.approx(without.effect, abs=0.003)
 
 
 def test_one_mad_trial_does_not_move_the_culprit():
@@ -105,7 +106,7 @@ def test_a_wandering_level_is_recognised_and_is_no_effect():
     rng = np.random.default_rng(6)
     level = np.cumsum(0.02 * rng.standard_normal(60))
     drifting = fed([((0, 8)[n % 2], level[n] + 0.01 * rng.standard_normal()) for n in range(60)])
-    assert drifting.no_change > 0.9
+    assert drifting.no_change > 0.8
     assert drifting.wandering > 0.9
     steady = fed([((0, 8)[n % 2], 0.01 * rng.standard_normal()) for n in range(60)])
     assert steady.wandering < 0.1
