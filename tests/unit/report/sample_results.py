@@ -186,7 +186,7 @@ def after_profiles():
     return _profile("rank-0", rank_0, loop=moved), _profile("rank-1", rank_1, loop=moved)
 
 
-def _grown(frame, role, before, after, low, high, *, significant):  # noqa: PLR0917 - a row of a table
+def _grown(frame, role, before, after, low, high, *, significant):
     return GrownFrame(
         frame=frame,
         role=role,
