@@ -114,13 +114,15 @@ class RevisionSummary:
 class RoleProfile:
     """One role's stacks of one side, merged over trials: (frames root first, CPU ms per request) pairs.
 
-    `samples` is how many samples stand behind them, `trials` over how many trials.
+    `samples` is how many samples stand behind them, `trials` over how many trials. `classes` is what each stack of
+    `stacks` was doing (pickle, hash, poll, ...), in the same order; it is empty where that was not judged.
     """
 
     role: str
     samples: int
     trials: int
     stacks: tuple[tuple[tuple[str, ...], float], ...]
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

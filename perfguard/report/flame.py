@@ -1,16 +1,24 @@
 """Packs the profiles of a result for the flamegraph viewer, within a budget of bytes.
 
-The packed form is plain JSON data: one table of frame names, and for every side and role a tree in preorder as a flat
-list of (depth, frame, self ms) triples. The viewer merges the trees of the two sides that are looked at.
+The packed form is a JSON document, deflated and in base64: it cannot leave its script element, and is a fifth of the
+size. `docs/report.md` describes it. The trees of all sides of a role are merged into one, in preorder: `up` is how many
+levels a node lies above where a child of the node before it would, `frame` its name's number, `self` one list of self
+times a side. Nodes of two revisions are one where their frames are equal, lines included; the viewer merges on.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import math
+import zlib
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from operator import neg
+from typing import TYPE_CHECKING, Any
 
+from perfguard.report.packages import own_package, package_of
+from perfguard.report.preorder import Tree, merge, pruned
 from perfguard.report.words import shorten
 
 if TYPE_CHECKING:
@@ -18,12 +26,14 @@ if TYPE_CHECKING:
 
     from perfguard.model.result import GrownFrame, RoleProfile
 
+FORMAT = 2
 PRUNED_FRAME = "(pruned: small stacks)"
 _FRAME_NAME_LIMIT = 500
 _DIGITS = 6
-_FULL_ENOUGH = 0.95
-
-Stacks = tuple[tuple[tuple[str, ...], float], ...]
+_MOST_TURNS = 8
+_CLOSE_ENOUGH = 0.9  # of the budget: a closer fit is not worth another turn
+_AIM = 0.95
+_LEVEL = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,132 +47,163 @@ class Side:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packed:
-    """What goes into the page: `json_text`, safe inside a script element, and what was left out to keep it small.
+    """What goes into the page: `text`, safe inside a script element, and what was left out to keep it small.
 
-    `pruned_share` is the largest share of one profile's CPU time that was pruned.
+    `stacks` are the distinct ones of every role. `pruned_below_ms` is the cost under which code was folded into its
+    caller, `pruned_share` the largest share of one profile's CPU time that this took.
     """
 
-    json_text: str
+    text: str
     stacks: int
     pruned_stacks: int
     pruned_below_ms: float
     pruned_share: float
 
 
-@dataclass(slots=True)
-class _Node:
-    children: dict[str, _Node]
-    self_ms: float = 0.0
-
-
-def script_safe(document: object) -> str:
-    """Write `document` as JSON that cannot end a script element, open a comment or break a line of JavaScript.
-
-    Raises:
-        ValueError: a number is not finite.
-    """
-    text = json.dumps(document, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
 def pack(sides: Sequence[Side], grown: Sequence[GrownFrame], *, budget_bytes: int) -> Packed:
-    """Pack every profile of `sides`; where that is larger than `budget_bytes`, drop the smallest stacks first.
+    """Pack every profile of `sides`; where that is larger than `budget_bytes`, fold the cheapest code into its callers.
 
-    The time of a dropped stack is kept under one frame that says so: every total stays true. With no room at all only
-    that frame is left. `grown` tells the viewer which changes lie outside the noise.
+    The time of what goes is kept under one frame of its caller that says so: every total, and every self time that is
+    left, stays true. With no room at all only that frame is left. `grown` tells the viewer which changes lie outside
+    the noise.
     """
-    costs = sorted(ms for side in sides for profile in side.profiles for _, ms in _usable(profile.stacks))
-    text = _encode(sides, grown, 0.0)
-    floor_ms = 0.0
-    if len(text) > budget_bytes and costs:
-        text, floor_ms = _prune(sides, grown, costs, budget_bytes)
+    names: dict[str, int] = {}
+    classes: dict[str, int] = {"": 0}
+    roles = sorted({profile.role for side in sides for profile in side.profiles})
+    whole = {role: merge([_numbered(side, role, names, classes) for side in sides]) for role in roles}
+    packer = _Packer(sides, grown, list(names), list(classes))
+    floor_ms, trees = 0.0, whole
+    text = packer.text(whole)
+    if len(text) > budget_bytes:
+        floor_ms, trees, text = _fit(packer, whole, budget_bytes, len(text))
+    stacks = sum(tree.stacks for tree in whole.values())
+    left = sum(tree.stacks - tree.frame.count(packer.pruned) for tree in trees.values())
+    costs = [weight for tree in whole.values() for weight in tree.weights]
     return Packed(
-        json_text=text,
-        stacks=len(costs),
-        pruned_stacks=sum(1 for ms in costs if ms < floor_ms),
-        pruned_below_ms=floor_ms if math.isfinite(floor_ms) else (costs[-1] if costs else 0.0),
-        pruned_share=max((_share_below(p.stacks, floor_ms) for s in sides for p in s.profiles), default=0.0),
+        text=text,
+        stacks=stacks,
+        pruned_stacks=stacks - left,
+        pruned_below_ms=floor_ms if math.isfinite(floor_ms) else max(costs, default=0.0),
+        pruned_share=max((_share_of(packer.pruned, tree) for tree in trees.values()), default=0.0),
     )
 
 
-def _prune(
-    sides: Sequence[Side], grown: Sequence[GrownFrame], costs: Sequence[float], budget_bytes: int
-) -> tuple[str, float]:
-    """Find the most stacks that fit; close to the budget is good enough, since every try packs all of them again."""
-    floor_ms = math.inf
-    text = _encode(sides, grown, floor_ms)
-    low, high = 0, len(costs)  # the smallest index whose `costs[index:]` fit lies between
-    while low < high and len(text) < _FULL_ENOUGH * budget_bytes:
-        middle = (low + high) // 2
-        tried = _encode(sides, grown, costs[middle])
-        if len(tried) <= budget_bytes:
-            high, text, floor_ms = middle, tried, costs[middle]
-        else:
-            low = middle + 1
-    return text, floor_ms
+def _fit(
+    packer: _Packer, whole: Mapping[str, Tree], budget_bytes: int, size_bytes: int
+) -> tuple[float, dict[str, Tree], str]:
+    """Find how much may stay; sizes grow about evenly with the number of nodes, so the next guess is interpolated."""
+    weights = sorted((weight for tree in whole.values() for weight in tree.weights), reverse=True)
+
+    def cut(floor_ms: float) -> tuple[float, dict[str, Tree], str]:
+        trees = {role: pruned(tree, floor_ms, packer.pruned) for role, tree in whole.items()}
+        return floor_ms, trees, packer.text(trees)
+
+    best = cut(math.inf)
+    low, low_bytes, high, high_bytes = 0, len(best[2]), len(weights), size_bytes
+    for _ in range(_MOST_TURNS):
+        if high - low <= 1 or low_bytes >= _CLOSE_ENOUGH * budget_bytes:
+            break
+        share = (budget_bytes * _AIM - low_bytes) / max(1, high_bytes - low_bytes)
+        keep = min(high - 1, max(low + 1, low + round((high - low) * share)))
+        floor_ms = weights[keep - 1]
+        tried = cut(floor_ms)
+        if len(tried[2]) <= budget_bytes:
+            best, low, low_bytes = tried, bisect_right(weights, -floor_ms, key=neg), len(tried[2])
+        else:  # nodes of equal weight stay or go together
+            high, high_bytes = bisect_left(weights, -floor_ms, key=neg) + 1, len(tried[2])
+    return best
 
 
-def _usable(stacks: Stacks) -> Stacks:
-    return tuple((frames, ms) for frames, ms in stacks if ms > 0 and math.isfinite(ms))
+def _numbered(
+    side: Side, role: str, names: dict[str, int], classes: dict[str, int]
+) -> dict[tuple[int, ...], tuple[float, int]]:
+    """Give the stacks of one role of one side by the numbers of their frames, each with its cost and its class."""
+    numbers = _Numbers(names)
+    stacks: dict[tuple[int, ...], tuple[float, int]] = {}
+    for profile in side.profiles:
+        if profile.role != role:
+            continue
+        marks = profile.classes or ("",) * len(profile.stacks)
+        for (frames, ms), mark in zip(profile.stacks, marks, strict=True):
+            if frames and ms > 0 and math.isfinite(ms):
+                key = tuple(map(numbers.__getitem__, frames))
+                stacks[key] = (stacks.get(key, (0.0, 0))[0] + ms, classes.setdefault(mark, len(classes)))
+    return stacks
 
 
-def _share_below(stacks: Stacks, floor_ms: float) -> float:
-    usable = _usable(stacks)
-    total = sum(ms for _, ms in usable)
-    return sum(ms for _, ms in usable if ms < floor_ms) / total if total else 0.0
+class _Numbers(dict[str, int]):
+    """Numbers frames by their shortened name; a frame is looked at once, however often it stands in a stack."""
+
+    def __init__(self, names: dict[str, int]) -> None:
+        super().__init__()
+        self._names = names
+
+    def __missing__(self, frame: str) -> int:
+        number = self._names.setdefault(shorten(frame, _FRAME_NAME_LIMIT), len(self._names))
+        self[frame] = number
+        return number
 
 
-def _encode(sides: Sequence[Side], grown: Sequence[GrownFrame], floor_ms: float) -> str:
-    numbers: dict[str, int] = {}
-    packed_sides = [
-        {
-            "name": side.name,
-            "label": shorten(side.label, _FRAME_NAME_LIMIT),
-            "roles": {
-                profile.role: {
-                    "samples": profile.samples,
-                    "trials": profile.trials,
-                    "nodes": _flatten(_tree(profile.stacks, floor_ms), numbers),
-                }
-                for profile in side.profiles
-            },
+class _Packer:
+    """Writes trees as the text that goes into the page; `pruned` is the number of the frame that holds what was cut."""
+
+    def __init__(
+        self, sides: Sequence[Side], grown: Sequence[GrownFrame], frames: list[str], classes: list[str]
+    ) -> None:
+        self._sides = sides
+        self._frames = [*frames, PRUNED_FRAME]
+        self.pruned = len(frames)
+        self._classes = classes
+        self._own = own_package(stack for side in sides for profile in side.profiles for stack in profile.stacks)
+        self._changes: dict[str, dict[str, object]] = {}
+        for frame in grown:
+            interval = [_finite(frame.low_ms), _finite(frame.high_ms), frame.significant]
+            self._changes.setdefault(frame.role, {})[shorten(frame.frame, _FRAME_NAME_LIMIT)] = interval
+
+    def text(self, trees: Mapping[str, Tree]) -> str:
+        used = sorted({number for tree in trees.values() for number in tree.frame})
+        places = {number: place for place, number in enumerate(used)}
+        frames = [self._frames[number] for number in used]
+        document = {
+            "format": FORMAT,
+            "unit": "CPU ms per request",
+            "frames": frames,
+            "own_package": self._own,
+            "own": [int(package_of(frame) in ("", self._own)) for frame in frames],
+            "classes": self._classes,
+            "sides": [{"name": side.name, "label": shorten(side.label, _FRAME_NAME_LIMIT)} for side in self._sides],
+            "roles": [self._role(role, tree, places) for role, tree in trees.items()],
+            "changes": self._changes,
         }
-        for side in sides
-    ]
-    changes: dict[str, dict[str, object]] = {}
-    for frame in grown:
-        interval = [_finite(frame.low_ms), _finite(frame.high_ms), frame.significant]
-        changes.setdefault(frame.role, {})[shorten(frame.frame, _FRAME_NAME_LIMIT)] = interval
-    return script_safe({"frames": list(numbers), "sides": packed_sides, "changes": changes})
+        plain = json.dumps(document, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+        return base64.b64encode(zlib.compress(plain.encode(), _LEVEL)).decode()
+
+    def _role(self, role: str, tree: Tree, places: Mapping[int, int]) -> dict[str, Any]:
+        by_side = [[profile for profile in side.profiles if profile.role == role] for side in self._sides]
+        before = [-1, *tree.depth]
+        packed: dict[str, Any] = {
+            "name": role,
+            "samples": [sum(profile.samples for profile in profiles) for profiles in by_side],
+            "trials": [max((profile.trials for profile in profiles), default=0) for profiles in by_side],
+            "up": [last + 1 - depth for last, depth in zip(before, tree.depth, strict=False)],
+            "frame": [places[number] for number in tree.frame],
+            "self": [[_rounded(ms) for ms in selfs] for selfs in tree.self_ms],
+        }
+        return packed | ({"class": tree.classes} if tree.classes else {})
+
+
+def _share_of(frame: int, tree: Tree) -> float:
+    """Give the largest share of one side's time that lies in nodes of `frame`."""
+    shares = [0.0]
+    for selfs in tree.self_ms:
+        total = sum(selfs)
+        folded = sum(ms for number, ms in zip(tree.frame, selfs, strict=True) if number == frame)
+        shares.append(folded / total if total else 0.0)
+    return max(shares)
 
 
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
-
-
-def _tree(stacks: Stacks, floor_ms: float) -> _Node:
-    root = _Node(children={})
-    for frames, ms in _usable(stacks):
-        node = root
-        for name in frames if ms >= floor_ms else (PRUNED_FRAME,):
-            node = node.children.setdefault(shorten(name, _FRAME_NAME_LIMIT), _Node(children={}))
-        node.self_ms += ms
-    return root
-
-
-def _flatten(root: _Node, numbers: dict[str, int]) -> list[float]:
-    """List the tree below `root` in preorder; an explicit pile, since a stack may be deeper than Python's own."""
-    flat: list[float] = []
-    pile = [(0, name, node) for name, node in reversed(_in_order(root.children))]
-    while pile:
-        depth, name, node = pile.pop()
-        flat += (depth, numbers.setdefault(name, len(numbers)), _rounded(node.self_ms))
-        pile += [(depth + 1, child, below) for child, below in reversed(_in_order(node.children))]
-    return flat
-
-
-def _in_order(children: Mapping[str, _Node]) -> list[tuple[str, _Node]]:
-    return sorted(children.items())
 
 
 def _rounded(ms: float) -> float:

@@ -7,7 +7,6 @@ import hashlib
 import math
 import os
 from functools import cache
-from importlib import resources
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -16,6 +15,7 @@ from markupsafe import Markup
 from perfguard import __version__
 from perfguard.model.errors import PerfguardError
 from perfguard.model.result import SCHEMA_VERSION
+from perfguard.report import assets
 from perfguard.report.charts import Chart, revision_chart, trial_chart
 from perfguard.report.clean import AnyResult, clean
 from perfguard.report.flame import Packed, pack
@@ -23,7 +23,6 @@ from perfguard.report.view import Page, build_page, marks_of
 
 SIZE_BUDGET_BYTES = 5_000_000
 _FEWEST_REVISIONS_FOR_A_LINE = 3
-_PRUNING_SENTENCE_BYTES = 1_000
 
 
 def render_html(result: AnyResult, *, budget_bytes: int = SIZE_BUDGET_BYTES) -> str:
@@ -36,11 +35,13 @@ def render_html(result: AnyResult, *, budget_bytes: int = SIZE_BUDGET_BYTES) -> 
     page = build_page(shown)
     charts = _charts(shown)
     grown = getattr(shown, "grown_frames", ())
-    if not page.sides:
-        return _document(page, charts, None)
-    bare = _document(page, charts, pack((), (), budget_bytes=0))
-    room_bytes = budget_bytes - len(bare.encode()) - _PRUNING_SENTENCE_BYTES
-    return _document(page, charts, pack(page.sides, grown, budget_bytes=max(0, room_bytes)))
+    flame = pack(page.sides, grown, budget_bytes=budget_bytes) if page.sides else None
+    document = _document(page, charts, flame)
+    size_bytes = len(document.encode())
+    if flame is not None and size_bytes > budget_bytes:
+        room_bytes = budget_bytes - (size_bytes - len(flame.text)) - 1_000  # the sentence about pruning grows
+        document = _document(page, charts, pack(page.sides, grown, budget_bytes=max(0, room_bytes)))
+    return document
 
 
 def write_report(result: AnyResult, path: Path) -> Path:
@@ -84,7 +85,7 @@ def _charts(result: AnyResult) -> tuple[Chart, ...]:
 
 
 def _document(page: Page, charts: tuple[Chart, ...], flame: Packed | None) -> str:
-    style, script = _asset("report.css"), _asset("flamegraph.js")
+    style, script = assets.style(), assets.viewer_script()
     policy = (
         f"default-src 'none'; style-src '{_csp_hash(style)}'; script-src '{_csp_hash(script)}'; "
         "img-src data:; base-uri 'none'; form-action 'none'"
@@ -96,7 +97,6 @@ def _document(page: Page, charts: tuple[Chart, ...], flame: Packed | None) -> st
             page=page,
             charts=[(chart, Markup(chart.svg)) for chart in charts],  # noqa: S704 - built by `charts`, escaped there
             flame=flame,
-            flame_json=Markup(flame.json_text) if flame else "",  # noqa: S704 - `script_safe` wrote it
             style=Markup(style),  # noqa: S704 - our own file
             script=Markup(script),  # noqa: S704 - our own file
             policy=policy,
@@ -115,11 +115,6 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-
-
-@cache
-def _asset(name: str) -> str:
-    return resources.files("perfguard.report").joinpath("assets").joinpath(name).read_text(encoding="utf-8")
 
 
 def _csp_hash(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _NAME_LIMIT = 300
 _LOG_LIMIT = 6_000
+_FRAME = re.compile(r"[\w<>.]+ \([^()]{1,400}\)\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +35,10 @@ class EffectRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvidenceRow:
-    """One number behind a finding."""
+    """One number behind a finding; `frame` is the frame that it was measured in, or empty."""
 
     what: str
+    frame: str
     unit: str
     before: str
     after: str
@@ -155,6 +158,7 @@ def finding_rows(findings: Sequence[Finding]) -> tuple[FindingRow, ...]:
 def _evidence_row(evidence: Evidence) -> EvidenceRow:
     return EvidenceRow(
         what=words.one_line(evidence.what, _NAME_LIMIT),
+        frame=frame[0] if (frame := _FRAME.search(evidence.what)) else "",
         unit=words.one_line(evidence.unit, 60),
         before=words.number(evidence.before),
         after=words.number(evidence.after),

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "report"))
 
 import sample_results
 
+from perfguard.model.result import RoleProfile
 from perfguard.report.render import write_report
 
 _CHROMIUM_ARGUMENTS = [
@@ -24,6 +25,7 @@ _CHROMIUM_ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+_READBACK = "willReadFrequently"  # the browser's advice to tests that read the canvas
 
 
 def pytest_collection_modifyitems(items):
@@ -72,16 +74,34 @@ def written(tmp_path_factory):
 
 
 @pytest.fixture
+def make_report(tmp_path):
+    """Write a comparison whose both sides have these stacks; gives its path."""
+
+    def make(stacks, *, classes=()):
+        profile = RoleProfile(role="rank-0", samples=100, trials=2, stacks=stacks, classes=classes)
+        path = tmp_path / "made.html"
+        result = sample_results.compare_result(
+            baseline_profiles=(profile,), candidate_profiles=(profile,), grown_frames=()
+        )
+        return write_report(result, path)
+
+    return make
+
+
+@pytest.fixture
 def visit(browser, written):
-    """Open a sample report; unless `watched` is False it must ask for nothing, run nothing and complain of nothing."""
+    """Open a report; unless `watched` is False it must ask for nothing, run nothing and complain of nothing.
+
+    `name` is a sample's, or a path.
+    """
     contexts, troubles = [], []
 
-    def go(name, *, width=1200, scheme="light", script=True, watched=True):
+    def go(name, *, width=1200, scheme="light", script=True, watched=True, link=""):
         context = browser.new_context(
             viewport={"width": width, "height": 900}, color_scheme=scheme, java_script_enabled=script
         )
         contexts.append(context)
-        url = written(name).as_uri()
+        url = (name if isinstance(name, Path) else written(name)).as_uri()
         note = troubles.append if watched else (lambda _trouble: None)
 
         def route(asked):
@@ -93,10 +113,13 @@ def visit(browser, written):
 
         context.route("**/*", route)
         page = context.new_page()
-        page.on("console", lambda message: note(f"console: {message.text}"))
+        page.on("console", lambda message: None if _READBACK in message.text else note(f"console: {message.text}"))
         page.on("pageerror", lambda error: note(f"error: {error}"))
         page.on("dialog", lambda dialog: (note(f"dialog: {dialog.message}"), dialog.dismiss()))
-        page.goto(url)
+        page.goto(url + link)
+        if script and page.locator("#flame-app").count():
+            page.locator("#flame-app:not([hidden])").wait_for()
+            page.locator("#flame-count", has_text="function").wait_for()
         return page
 
     yield go

@@ -1,0 +1,89 @@
+// The packed profiles of the page (report/flame.py writes them; docs/report.md describes them), unpacked into flat arrays.
+import { functionOf } from "./words.js";
+
+// A name from the data may be `__proto__`: own properties only.
+export const own = (object, key) =>
+  Object.prototype.hasOwnProperty.call(object, key) ? object[key] : undefined;
+
+export const ALL_RANKS = "*ranks";
+export const ALL_ROLES = "*all";
+const RANK = /^rank-\d+$/;
+
+async function inflated(text) {
+  const packed = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return JSON.parse(await new Response(stream).text());
+}
+
+function unpackRole(role) {
+  const count = role.frame.length;
+  const parent = new Int32Array(count);
+  const path = [-1];
+  let depth = -1;
+  for (let i = 0; i < count; i++) {
+    depth += 1 - role.up[i];
+    parent[i] = path[depth];
+    path[depth + 1] = i;
+  }
+  return {
+    name: role.name, samples: role.samples, trials: role.trials, count, parent,
+    frame: Int32Array.from(role.frame),
+    self: role.self.map((values) => Float64Array.from(values)),
+    classes: role.class ? role.class.map((values) => Int16Array.from(values)) : null,
+  };
+}
+
+// One way to tell frames apart: `of[frame]` is the key's number, `names[key]` its name, `rank[key]` its alphabetical place.
+function keyed(frames, nameOf) {
+  const numbers = new Map();
+  const of = new Int32Array(frames.length);
+  frames.forEach((frame, i) => {
+    const name = nameOf(frame);
+    if (!numbers.has(name)) numbers.set(name, numbers.size);
+    of[i] = numbers.get(name);
+  });
+  const names = [...numbers.keys()];
+  const rank = new Int32Array(names.length);
+  names.map((name, key) => [name, key]).sort((a, b) => (a[0] < b[0] ? -1 : 1)).forEach(([, key], place) => {
+    rank[key] = place;
+  });
+  return { of, names, rank };
+}
+
+export async function readProfiles(text) {
+  const data = await inflated(text);
+  const roles = data.roles.map(unpackRole);
+  const ranks = roles.filter((role) => RANK.test(role.name));
+  return {
+    sides: data.sides, frames: data.frames, classes: data.classes, changes: data.changes, ownPackage: data.own_package,
+    isOwn: Uint8Array.from(data.own), roles,
+    byLine: keyed(data.frames, (frame) => frame),
+    byFunction: keyed(data.frames, functionOf),
+    // What can be chosen: every role, equal ranks added up, and all processes.
+    choices: [
+      ...roles.map((role) => [role.name, role.name]),
+      ...(ranks.length > 1 ? [[ALL_RANKS, ranks.length + " ranks, added up"]] : []),
+      ...(roles.length > Math.max(1, ranks.length) ? [[ALL_ROLES, "all processes, added up"]] : []),
+    ],
+    rolesOf: (choice) =>
+      choice === ALL_ROLES ? roles : choice === ALL_RANKS ? ranks : roles.filter((role) => role.name === choice),
+  };
+}
+
+// What the evidence says of every key of the chosen roles: 1 grew, -1 shrank, both beyond the noise; 0 noise or untested.
+export function significance(profiles, roles, keys) {
+  const tested = new Map(); // function name -> [[role, low, high, significant], ...]
+  for (const role of roles) {
+    for (const [name, change] of Object.entries(own(profiles.changes, role.name) || {})) {
+      if (!tested.has(name)) tested.set(name, []);
+      tested.get(name).push([role.name, ...change]);
+    }
+  }
+  const direction = new Int8Array(keys.names.length);
+  const verdicts = keys.names.map((name) => tested.get(name) || tested.get(functionOf(name)) || []);
+  verdicts.forEach((changes, key) => {
+    const signs = new Set(changes.filter((each) => each[3]).map(([, low, high]) => (low + high < 0 ? -1 : 1)));
+    if (signs.size === 1) direction[key] = [...signs][0]; // ranks that disagree do not add up to a verdict
+  });
+  return { direction, verdicts, tested: tested.size, found: direction.some((each) => each !== 0) };
+}
