@@ -123,6 +123,8 @@ def changes(
 def _variances_of_mean(values: Floats, grains: Sequence[float]) -> Floats:
     between = values.var(axis=0, ddof=1) if len(values) >= _MIN_TRIALS else np.zeros(values.shape[1])
     if len(grains) == 0:
-        return between / len(values)
+        alone: Floats = between / len(values)
+        return alone
     counted = (values * np.array(grains, dtype=np.float64)[:, np.newaxis]).mean(axis=0)
-    return np.maximum(between, counted) / len(values)
+    larger: Floats = np.maximum(between, counted) / len(values)
+    return larger
