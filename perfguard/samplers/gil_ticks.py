@@ -18,7 +18,7 @@ import select
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -26,14 +26,15 @@ import msgspec
 from perfguard.model.threads import GilAnswer, Pressure, ProcessTicks, ThreadRecording, ThreadTicks
 from perfguard.samplers.gil_locate import Gil, NoGil, foreign_threads, locate_gil
 from perfguard.samplers.gil_memory import ProcessMemory
-from perfguard.samplers.threads import ThreadCounters, read_pressure, read_thread
+from perfguard.samplers.threads import ThreadCounters, read_cpu, read_pressure, read_thread
 
 READY = "watching"
 MAY_NOT_BE_READ = "the process may not be read"
 
-# New threads are looked for, and counters of threads that may end are noted, this often.
-_LIST_S = 0.05
-_COUNT_S = 1.0
+# New threads are looked for, and the counters of threads that may end before the window does are noted, this often:
+# each costs as much as many looks.
+_LIST_S = 0.2
+_COUNT_S = 2.0
 _SYSCALL_BYTES = 256
 _PROC = Path("/proc")
 _FOREIGN = "belongs to a sub-interpreter with a GIL of its own, which is not watched"
@@ -93,7 +94,8 @@ class Watch:
         self._began_s = time.perf_counter()
         self._cpu_began_s = time.process_time()
         self._pressure_began = read_pressure()
-        self._next_s = self._list_next_s = self._count_next_s = self._began_s
+        self._next_s = self._list_next_s = self._began_s
+        self._count_next_s = self._began_s + _COUNT_S
         self._relist(self._began_s)
 
     def pause_s(self) -> float:
@@ -121,8 +123,7 @@ class Watch:
 
     def finish(self) -> ThreadRecording:
         """Read the counters once more and return what was seen."""
-        self._count_next_s = 0.0
-        self._relist(time.perf_counter())
+        self._relist(time.perf_counter(), last=True)
         duration_s = time.perf_counter() - self._began_s
         after = read_pressure()
         shares = {
@@ -139,10 +140,10 @@ class Watch:
             processes=tuple(_result(process) for process in self._processes),
         )
 
-    def _relist(self, now_s: float) -> None:
-        """Find threads that began or ended; now and then note the counters of all."""
+    def _relist(self, now_s: float, *, last: bool = False) -> None:
+        """Find threads that began or ended; now and then, and the last time, note the counters of all."""
         self._list_next_s = now_s + _LIST_S
-        count = now_s >= self._count_next_s
+        count = last or now_s >= self._count_next_s
         if count:
             self._count_next_s = now_s + _COUNT_S
         for process in self._processes:
@@ -151,7 +152,7 @@ class Watch:
             _list_threads(process)
             if count:
                 for thread in list(process.threads.values()):
-                    _count(process, thread)
+                    _count(process, thread, last=last)
             _mark_foreign(process)
             if not process.threads:
                 process.ended = True
@@ -247,9 +248,15 @@ def _begin_thread(process: _Process, tid: int) -> None:
     process.by_native_tid[counters.native_tid] = thread
 
 
-def _count(process: _Process, thread: _Thread) -> None:
+def _count(process: _Process, thread: _Thread, *, last: bool) -> None:
+    """Note a thread's CPU; the last time, all of its counters."""
+    task = _PROC / str(process.pid) / "task" / str(thread.tid)
     try:
-        counters = read_thread(_PROC / str(process.pid) / "task" / str(thread.tid))
+        if last:
+            counters = read_thread(task)
+        else:
+            cpu_s, run_delay_s = read_cpu(task)
+            counters = replace(thread.last, cpu_s=cpu_s, run_delay_s=run_delay_s)
     except OSError:
         _drop(process, thread)
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,12 +39,7 @@ def read_thread(task: Path) -> ThreadCounters:
     """
     status = (task / "status").read_text(encoding="utf-8", errors="replace")
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-    cpu_s, run_delay_s = None, None
-    with suppress(FileNotFoundError):  # a kernel without it: the caller falls back on what it saw
-        running, waiting, _ = (task / "schedstat").read_text(encoding="ascii").split()
-        # A kernel that was told not to count writes zeros: every thread has run a little.
-        if running != "0":
-            cpu_s, run_delay_s = int(running) * _NANOSECONDS, int(waiting) * _NANOSECONDS
+    cpu_s, run_delay_s = read_cpu(task)
     return ThreadCounters(
         name=fields.get("Name", ""),
         native_tid=int(fields["NSpid"].split()[-1]) if "NSpid" in fields else int(task.name),
@@ -55,6 +49,23 @@ def read_thread(task: Path) -> ThreadCounters:
         voluntary_switches=int(fields.get("voluntary_ctxt_switches", 0)),
         involuntary_switches=int(fields.get("nonvoluntary_ctxt_switches", 0)),
     )
+
+
+def read_cpu(task: Path) -> tuple[float | None, float | None]:
+    """Read only (CPU seconds, run delay in seconds), the cheaper part; both None where the kernel does not count them.
+
+    Raises:
+        OSError: the thread has ended, or may not be read.
+    """
+    try:
+        text = (task / "schedstat").read_text(encoding="ascii")
+    except FileNotFoundError:
+        if task.exists():  # a kernel without it: the caller falls back on what it saw
+            return None, None
+        raise
+    running, waiting, _ = text.split()
+    # A kernel that was told not to count writes zeros: every thread has run a little.
+    return (None, None) if running == "0" else (int(running) * _NANOSECONDS, int(waiting) * _NANOSECONDS)
 
 
 def read_pressure(proc_root: Path = Path("/proc")) -> dict[str, float | None]:

@@ -7,11 +7,13 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import pairwise
 
 import pytest
 
 from perfguard.model.errors import PerfguardError
 from perfguard.model.threads import GilAnswer
+from perfguard.samplers import gil_ticks
 from perfguard.samplers.gil import GilSampler
 from perfguard.samplers.threads import read_pressure, read_thread
 
@@ -113,10 +115,19 @@ def test_a_thread_that_ends_meanwhile_keeps_its_looks():
     assert found.gil_wait_ticks <= 1  # it takes the GIL once, to end
 
 
-def test_the_looks_are_not_in_step_with_the_rate(start):
-    child = start(sys.executable, "-c", SLEEPERS)
-    first = watch(child.pid, 0.4, rate_hz=300, seed=1)
-    assert first.ticks == pytest.approx(300 * first.duration_s, rel=0.5)
+def test_the_looks_are_not_in_step_with_the_rate():
+    # Looked without a pause, so that no look is late and the plan alone decides.
+    request = gil_ticks.Request(processes=((os.getpid(), "self"),), rate_hz=100, seed=1)
+    watch, due_s = gil_ticks.Watch(request), []
+    for _ in range(300):
+        watch.look()
+        due_s.append(watch._next_s)
+    gaps_s = [after - before for before, after in pairwise(due_s)]
+    assert min(gaps_s) == pytest.approx(0.005, abs=0.001)
+    assert sorted(gaps_s)[-5] == pytest.approx(0.015, abs=0.001)
+    assert sum(gaps_s) / len(gaps_s) == pytest.approx(0.01, rel=0.15)
+    recording = watch.finish()
+    assert (recording.ticks, recording.late_ticks) == (300, 0)
 
 
 def test_it_is_gone_when_it_is_closed():
