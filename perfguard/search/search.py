@@ -23,7 +23,7 @@ from scipy import stats
 from perfguard.search.choose import choose_candidate
 from perfguard.search.config import Floats, Outcome, Phase, SearchConfig, SearchResult
 from perfguard.search.posterior import Observation, Summary
-from perfguard.search.trials import Trials
+from perfguard.search.trials import Trials, floored_prior
 
 # An end that fails this often is not a flake.
 END_ATTEMPTS = 2
@@ -89,7 +89,7 @@ class Search:
         self._given_prior = None if prior is None else [float(weight) for weight in prior]
         self._seed = seed
         self._random = random.Random(seed)  # noqa: S311 - order of trials, not a secret
-        self._trials = Trials(_floored(self._given_prior, n_revisions), math.log1p(config.min_effect), config)
+        self._trials = Trials(floored_prior(self._given_prior, n_revisions), math.log1p(config.min_effect), config)
         self._pending: list[int] = []
         self._block = -1
         self._blocks_of_phase = 0
@@ -343,6 +343,9 @@ class Search:
         if self._parts:
             self._enter(self._parts.pop(0))
             self._go(Phase.LOCATE)
+        elif verdict == "no_change" and (self._part.low, self._part.high) != (0, self._n - 1):
+            # The ends were seen to differ; that a part of the range holds nothing does not take it back.
+            self._finish("unknown", "no single revision was found that explains the difference")
         else:
             self._finish(verdict, reason)
 
@@ -397,15 +400,3 @@ class Search:
 
 def _odds(probability: float) -> float:
     return probability / max(1.0 - probability, 1e-12)
-
-
-def _floored(prior: list[float] | None, n_revisions: int) -> Floats:
-    """Return the prior mixed with equal weights, half and half: no revision weighs less than half of the mean."""
-    weights = np.ones(n_revisions) if prior is None else np.asarray(prior, dtype=np.float64).copy()
-    if weights.shape != (n_revisions,) or not np.isfinite(weights).all() or (weights < 0.0).any():
-        raise ValueError(f"a prior needs {n_revisions} finite weights that are not negative")
-    weights[0] = 0.0
-    if weights.sum() <= 0.0:
-        weights[1:] = 1.0
-    weights[1:] = 0.5 * weights[1:] / weights.sum() + 0.5 / (n_revisions - 1)
-    return weights
