@@ -83,13 +83,13 @@ def cells() -> Iterator[tuple[World, str, int]]:
         yield world, OURS, 1000
     corners = list(corner_worlds())
     for world in corners:
-        yield world, OURS, 300
+        yield world, OURS, 200
     for world in faint:
-        yield world, OURS, 300
+        yield world, OURS, 200
     for method in methods():
         for world in [*promised, *faint, *corners]:
             if method != OURS:
-                yield world, method, 300
+                yield world, method, 200
 
 
 def corner_worlds() -> Iterator[World]:

@@ -21,7 +21,7 @@ import numpy as np
 from scipy import stats
 
 from perfguard.search.choose import choose_candidate
-from perfguard.search.config import Floats, Outcome, Phase, SearchConfig, SearchResult
+from perfguard.search.config import Outcome, Phase, SearchConfig, SearchResult
 from perfguard.search.posterior import Observation, Summary
 from perfguard.search.trials import Trials, floored_prior
 
