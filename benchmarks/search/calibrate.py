@@ -79,17 +79,21 @@ def cells() -> Iterator[tuple[World, str, int]]:
     """Yield (world, method, searches), the most wanted first."""
     promised = [World(effect_frac=effect, drift=drift) for effect in (0.0, 0.05, 0.10, 0.20) for drift in Drift]
     faint = [World(effect_frac=effect, drift=drift) for effect in (0.03, 0.02, 0.01) for drift in Drift]
+    corners = list(corner_worlds())
     for world in promised:
         yield world, OURS, 1000
-    corners = list(corner_worlds())
-    for world in corners:
-        yield world, OURS, 200
-    for world in faint:
-        yield world, OURS, 200
     for method in methods():
-        for world in [*promised, *faint, *corners]:
-            if method != OURS:
+        if method != OURS:
+            for world in promised:
                 yield world, method, 200
+    for world in corners:
+        yield world, OURS, 200 if world.revisions > World().revisions else 100
+    for world in faint:
+        yield world, OURS, 100
+    for method in methods():
+        if method != OURS:
+            for world in corners:
+                yield world, method, 50
 
 
 def corner_worlds() -> Iterator[World]:
