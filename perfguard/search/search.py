@@ -64,7 +64,6 @@ class _Step:
 
     low: int
     high: int
-    part: _Part
     summary: Summary
 
 
@@ -205,12 +204,14 @@ class Search:
             ValueError: `text` is not such a document.
         """
         document = json.loads(text)
-        search = cls(
-            document["n_revisions"], SearchConfig(**document["config"]), prior=document["prior"], seed=document["seed"]
-        )
-        for index, value in document["told"]:
+        try:
+            config, told, history = SearchConfig(**document["config"]), document["told"], document["history"]
+            search = cls(document["n_revisions"], config, prior=document["prior"], seed=document["seed"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"this is not a saved search of this version: {error}") from error
+        for index, value in told:
             search.observe(int(index), float(value))
-        for index, value in document["history"]:
+        for index, value in history:
             if not search.pending and search.next_block() is None:
                 raise ValueError("the saved search has more trials than it asked for")
             search.record(int(index), Outcome.UNTESTABLE if value is None else float(value))
@@ -266,10 +267,8 @@ class Search:
             return
         plateau = self._plateau(state)
         if plateau is not None:
-            upper = _Part(low=plateau, high=self._part.high, no_change=PART_NO_CHANGE)
-            lower = _Part(low=self._part.low, high=plateau, no_change=PART_NO_CHANGE)
-            self._parts.append(upper)
-            self._enter(lower)
+            self._parts.append(_Part(low=plateau, high=self._part.high, no_change=PART_NO_CHANGE))
+            self._enter(_Part(low=self._part.low, high=plateau, no_change=PART_NO_CHANGE))
             self._go(Phase.LOCATE)
 
     def _plateau(self, state: Summary) -> int | None:
@@ -308,7 +307,7 @@ class Search:
                     "unknown", f"{self._blocks_of_phase} pairs of the candidate and its parent did not settle it"
                 )
             return
-        self._steps.append(_Step(low=low, high=high, part=self._part, summary=state))
+        self._steps.append(_Step(low=low, high=high, summary=state))
         for part in ((self._part.low, low), (high, self._part.high)):
             self._look_for_another(*part)
         between = high - low - 1
@@ -370,11 +369,10 @@ class Search:
         if candidate is None:
             # Nothing lies between the ends: more pairs of the ends are all that can help.
             return ends
-        if self._config.shared_level:
-            return [candidate]
-        if state.wandering > ANCHOR_ALWAYS or self._random.randrange(STEADY_ANCHOR_EVERY) == 0:
-            return [self._random.choice(ends), candidate]
-        return [candidate]
+        alone = self._config.shared_level or (
+            state.wandering <= ANCHOR_ALWAYS and self._random.randrange(STEADY_ANCHOR_EVERY) > 0
+        )
+        return [candidate] if alone else [self._random.choice(ends), candidate]
 
     def _best_group(self, state: Summary) -> tuple[tuple[int, int], float]:
         """Return the neighbouring testable revisions (low, high) most likely around the change, and its probability."""
