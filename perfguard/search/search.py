@@ -164,8 +164,8 @@ class Search:
         state = steps[0].summary if steps else self._model.summary()
         # With several steps, a step's own pair alone tells its effect.
         size = self._pair(steps[0].low, steps[0].high) if len(steps) > 1 else state
+        sign = 1 if self._config.direction == "slower" else -1
         half = float(stats.norm.ppf(0.5 + self._config.confidence / 2.0)) * size.effect_sd
-        sign = 1.0 if self._config.direction == "slower" else -1.0
         low, high = sorted((sign * (size.effect - half), sign * (size.effect + half)))
         culprits = [step.high for step in steps if step.high - step.low == 1]
         return SearchResult(
@@ -312,18 +312,18 @@ class Search:
             self._look_for_another(*part)
         between = high - low - 1
         if between:
-            self._close("unknown", f"{between} revisions between the last good and the first bad cannot be tested")
+            several = "s" if between > 1 else ""
+            self._close(
+                "unknown", f"{between} revision{several} between the last good and the first bad cannot be tested"
+            )
         else:
             self._close("culprit", "")
 
     def _is_confirmed(self, low: int, high: int, mass: float) -> bool:
-        """Whether the candidate differs from its parent by their own trials, and nothing else explains the rest."""
-        if mass < 1.0 - (1.0 - self._config.confidence) / CONFIRM_CARE:
-            return False
-        tested = self._trials.tested
-        if min(tested.get(low, 0), tested.get(high, 0)) < self._config.confirm_min_blocks:
-            return False
-        return self._pair_odds(low, high) >= self._config.confirm_bayes_factor
+        """Whether the candidate differs from its parent by their own trials, and hardly a doubt is left."""
+        sure = mass >= 1.0 - (1.0 - self._config.confidence) / CONFIRM_CARE
+        enough = min(self._trials.tested.get(index, 0) for index in (low, high)) >= self._config.confirm_min_blocks
+        return sure and enough and self._pair_odds(low, high) >= self._config.confirm_bayes_factor
 
     def _look_for_another(self, low: int, high: int) -> None:
         """Queue `low .. high` when its own trials say that it holds another step."""
@@ -351,7 +351,8 @@ class Search:
     def _finish(self, verdict: str, reason: str) -> None:
         self._phase = Phase.DONE
         self._verdict = verdict
-        self._reason = f"what else changed is open: {reason}" if self._steps and reason else reason
+        named = any(step.high - step.low == 1 for step in self._steps)
+        self._reason = f"what else changed is open: {reason}" if named and reason else reason
         self._parts = []
 
     def _choose(self) -> list[int]:

@@ -95,7 +95,7 @@ def perfguard_search(config: SearchConfig) -> Method:
         if result.verdict == "no_change":
             return Named(commits=None)
         # "One of these": named as far as it can be, when the search itself says so.
-        told_apart = "cannot be tested" in result.reason
+        told_apart = "between the last good and the first bad" in result.reason
         return Named(commits=tuple(result.credible_set) if told_apart else None, unknown=not told_apart)
 
     return method

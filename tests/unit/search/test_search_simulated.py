@@ -62,7 +62,7 @@ def test_untestable_neighbours_end_as_a_credible_set():
     result = search.result()
     assert result.verdict == "unknown"
     assert result.credible_set == [6, 7, 8]
-    assert "2 revisions" in result.reason
+    assert result.reason == "2 revisions between the last good and the first bad cannot be tested"
 
 
 def test_an_end_that_cannot_be_tested_is_not_slow():
