@@ -11,7 +11,7 @@ import numpy as np
 
 from perfguard.search import Outcome, Search, SearchConfig
 from perfguard.search.rivals import git_bisect, pinpoint_ladder
-from perfguard.search.worlds import Simulation, World
+from perfguard.search.worlds import ExhaustedError, Simulation, World
 
 # What "wrong" may be at the most; the information limit is told for it.
 WRONG_FRAC = 0.005
@@ -140,7 +140,11 @@ def calibrate(world: World, method: str, seeds: Iterable[int], methods: dict[str
     answers, trials = [], []
     for seed in seeds:
         simulation = Simulation(world, seed)
-        answers.append(judge_answer(simulation, run(simulation, seed)))
+        try:
+            answers.append(judge_answer(simulation, run(simulation, seed)))
+        except ExhaustedError:
+            # Thousands of trials without an answer are none.
+            answers.append(Answer.UNKNOWN)
         trials.append(simulation.trials)
     return Tally(world=world, method=method, answers=tuple(answers), trials=tuple(trials))
 
