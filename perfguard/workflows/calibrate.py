@@ -15,6 +15,7 @@ from perfguard.search.worlds import ExhaustedError, Simulation, World
 
 # What "wrong" may be at the most; the information limit is told for it.
 WRONG_FRAC = 0.005
+COMPARABLE_FRAC = 0.95
 
 
 class Answer(str, Enum):
@@ -150,9 +151,13 @@ def calibrate(world: World, method: str, seeds: Iterable[int], methods: dict[str
 
 
 def tally_row(tally: Tally) -> dict[str, str | int | float | None]:
-    """Return one line of a calibration table; what has no number is None."""
+    """Return one line of a calibration table; what has no number is None.
+
+    The trials are held against the limit only where nearly every answer is correct: giving up is cheap.
+    """
     world = tally.world
     limit = None if math.isinf(tally.limit_trials) else tally.limit_trials
+    comparable = tally.count(Answer.CORRECT) >= COMPARABLE_FRAC * tally.searches
     return {
         "method": tally.method,
         "revisions": world.revisions,
@@ -167,5 +172,5 @@ def tally_row(tally: Tally) -> dict[str, str | int | float | None]:
         "mean_trials": round(tally.mean_trials, 1),
         "p95_trials": tally.p95_trials,
         "limit_trials": None if limit is None else round(limit, 1),
-        "mean_over_limit": None if limit is None else round(tally.mean_trials / limit, 2),
+        "mean_over_limit": round(tally.mean_trials / limit, 2) if limit is not None and comparable else None,
     }
