@@ -78,9 +78,9 @@ def calibrate_command(
 
 
 def _table(tallies: list[Tally]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    table = Table(box=None, padding=(0, 1, 0, 0))
     for heading in ("method", "effect", "drift", *(answer.value for answer in Answer), "trials", "p95", "limit"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=True)
     for tally in tallies:
         limit = tally.limit_trials
         table.add_row(

@@ -21,9 +21,9 @@ import numpy as np
 from scipy import stats
 
 from perfguard.search.choose import choose_candidate
-from perfguard.search.config import Floats, Outcome, Phase, SearchConfig, SearchResult
+from perfguard.search.config import Outcome, Phase, SearchConfig, SearchResult
 from perfguard.search.posterior import Observation, Summary
-from perfguard.search.trials import Trials
+from perfguard.search.trials import Trials, floored_prior
 
 # An end that fails this often is not a flake.
 END_ATTEMPTS = 2
@@ -64,7 +64,6 @@ class _Step:
 
     low: int
     high: int
-    part: _Part
     summary: Summary
 
 
@@ -89,7 +88,7 @@ class Search:
         self._given_prior = None if prior is None else [float(weight) for weight in prior]
         self._seed = seed
         self._random = random.Random(seed)  # noqa: S311 - order of trials, not a secret
-        self._trials = Trials(_floored(self._given_prior, n_revisions), math.log1p(config.min_effect), config)
+        self._trials = Trials(floored_prior(self._given_prior, n_revisions), math.log1p(config.min_effect), config)
         self._pending: list[int] = []
         self._block = -1
         self._blocks_of_phase = 0
@@ -165,8 +164,8 @@ class Search:
         state = steps[0].summary if steps else self._model.summary()
         # With several steps, a step's own pair alone tells its effect.
         size = self._pair(steps[0].low, steps[0].high) if len(steps) > 1 else state
+        sign = 1 if self._config.direction == "slower" else -1
         half = float(stats.norm.ppf(0.5 + self._config.confidence / 2.0)) * size.effect_sd
-        sign = 1.0 if self._config.direction == "slower" else -1.0
         low, high = sorted((sign * (size.effect - half), sign * (size.effect + half)))
         culprits = [step.high for step in steps if step.high - step.low == 1]
         return SearchResult(
@@ -205,12 +204,14 @@ class Search:
             ValueError: `text` is not such a document.
         """
         document = json.loads(text)
-        search = cls(
-            document["n_revisions"], SearchConfig(**document["config"]), prior=document["prior"], seed=document["seed"]
-        )
-        for index, value in document["told"]:
+        try:
+            config, told, history = SearchConfig(**document["config"]), document["told"], document["history"]
+            search = cls(document["n_revisions"], config, prior=document["prior"], seed=document["seed"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"this is not a saved search of this version: {error}") from error
+        for index, value in told:
             search.observe(int(index), float(value))
-        for index, value in document["history"]:
+        for index, value in history:
             if not search.pending and search.next_block() is None:
                 raise ValueError("the saved search has more trials than it asked for")
             search.record(int(index), Outcome.UNTESTABLE if value is None else float(value))
@@ -266,10 +267,8 @@ class Search:
             return
         plateau = self._plateau(state)
         if plateau is not None:
-            upper = _Part(low=plateau, high=self._part.high, no_change=PART_NO_CHANGE)
-            lower = _Part(low=self._part.low, high=plateau, no_change=PART_NO_CHANGE)
-            self._parts.append(upper)
-            self._enter(lower)
+            self._parts.append(_Part(low=plateau, high=self._part.high, no_change=PART_NO_CHANGE))
+            self._enter(_Part(low=self._part.low, high=plateau, no_change=PART_NO_CHANGE))
             self._go(Phase.LOCATE)
 
     def _plateau(self, state: Summary) -> int | None:
@@ -308,23 +307,23 @@ class Search:
                     "unknown", f"{self._blocks_of_phase} pairs of the candidate and its parent did not settle it"
                 )
             return
-        self._steps.append(_Step(low=low, high=high, part=self._part, summary=state))
+        self._steps.append(_Step(low=low, high=high, summary=state))
         for part in ((self._part.low, low), (high, self._part.high)):
             self._look_for_another(*part)
         between = high - low - 1
         if between:
-            self._close("unknown", f"{between} revisions between the last good and the first bad cannot be tested")
+            several = "s" if between > 1 else ""
+            self._close(
+                "unknown", f"{between} revision{several} between the last good and the first bad cannot be tested"
+            )
         else:
             self._close("culprit", "")
 
     def _is_confirmed(self, low: int, high: int, mass: float) -> bool:
-        """Whether the candidate differs from its parent by their own trials, and nothing else explains the rest."""
-        if mass < 1.0 - (1.0 - self._config.confidence) / CONFIRM_CARE:
-            return False
-        tested = self._trials.tested
-        if min(tested.get(low, 0), tested.get(high, 0)) < self._config.confirm_min_blocks:
-            return False
-        return self._pair_odds(low, high) >= self._config.confirm_bayes_factor
+        """Whether the candidate differs from its parent by their own trials, and hardly a doubt is left."""
+        sure = mass >= 1.0 - (1.0 - self._config.confidence) / CONFIRM_CARE
+        enough = min(self._trials.tested.get(index, 0) for index in (low, high)) >= self._config.confirm_min_blocks
+        return sure and enough and self._pair_odds(low, high) >= self._config.confirm_bayes_factor
 
     def _look_for_another(self, low: int, high: int) -> None:
         """Queue `low .. high` when its own trials say that it holds another step."""
@@ -343,13 +342,17 @@ class Search:
         if self._parts:
             self._enter(self._parts.pop(0))
             self._go(Phase.LOCATE)
+        elif verdict == "no_change" and (self._part.low, self._part.high) != (0, self._n - 1):
+            # The ends were seen to differ; that a part of the range holds nothing does not take it back.
+            self._finish("unknown", "no single revision was found that explains the difference")
         else:
             self._finish(verdict, reason)
 
     def _finish(self, verdict: str, reason: str) -> None:
         self._phase = Phase.DONE
         self._verdict = verdict
-        self._reason = f"what else changed is open: {reason}" if self._steps and reason else reason
+        named = any(step.high - step.low == 1 for step in self._steps)
+        self._reason = f"what else changed is open: {reason}" if named and reason else reason
         self._parts = []
 
     def _choose(self) -> list[int]:
@@ -367,11 +370,10 @@ class Search:
         if candidate is None:
             # Nothing lies between the ends: more pairs of the ends are all that can help.
             return ends
-        if self._config.shared_level:
-            return [candidate]
-        if state.wandering > ANCHOR_ALWAYS or self._random.randrange(STEADY_ANCHOR_EVERY) == 0:
-            return [self._random.choice(ends), candidate]
-        return [candidate]
+        alone = self._config.shared_level or (
+            state.wandering <= ANCHOR_ALWAYS and self._random.randrange(STEADY_ANCHOR_EVERY) > 0
+        )
+        return [candidate] if alone else [self._random.choice(ends), candidate]
 
     def _best_group(self, state: Summary) -> tuple[tuple[int, int], float]:
         """Return the neighbouring testable revisions (low, high) most likely around the change, and its probability."""
@@ -397,15 +399,3 @@ class Search:
 
 def _odds(probability: float) -> float:
     return probability / max(1.0 - probability, 1e-12)
-
-
-def _floored(prior: list[float] | None, n_revisions: int) -> Floats:
-    """Return the prior mixed with equal weights, half and half: no revision weighs less than half of the mean."""
-    weights = np.ones(n_revisions) if prior is None else np.asarray(prior, dtype=np.float64).copy()
-    if weights.shape != (n_revisions,) or not np.isfinite(weights).all() or (weights < 0.0).any():
-        raise ValueError(f"a prior needs {n_revisions} finite weights that are not negative")
-    weights[0] = 0.0
-    if weights.sum() <= 0.0:
-        weights[1:] = 1.0
-    weights[1:] = 0.5 * weights[1:] / weights.sum() + 0.5 / (n_revisions - 1)
-    return weights

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from perfguard.search.config import Floats, Outcome, SearchConfig
 from perfguard.search.posterior import Observation, StepPosterior
 
@@ -86,3 +88,19 @@ class Trials:
             smallest=self._smallest,
             steady=self._config.shared_level,
         )
+
+
+def floored_prior(prior: list[float] | None, n_revisions: int) -> Floats:
+    """Return the prior mixed with equal weights, half and half: no revision weighs less than half of the mean.
+
+    Raises:
+        ValueError: the prior has the wrong shape, or weights that are negative or not finite.
+    """
+    weights = np.ones(n_revisions) if prior is None else np.asarray(prior, dtype=np.float64).copy()
+    if weights.shape != (n_revisions,) or not np.isfinite(weights).all() or (weights < 0.0).any():
+        raise ValueError(f"a prior needs {n_revisions} finite weights that are not negative")
+    weights[0] = 0.0
+    if weights.sum() <= 0.0:
+        weights[1:] = 1.0
+    weights[1:] = 0.5 * weights[1:] / weights.sum() + 0.5 / (n_revisions - 1)
+    return weights

@@ -25,6 +25,10 @@ PRIOR_COMMITS = 0.05
 HORIZON = 4000
 
 
+class ExhaustedError(Exception):
+    """A method asked for more trials than a simulation holds."""
+
+
 class Noise(str, Enum):
     """The distribution of a trial's noise; its standard deviation is the world's (that of the bulk for OUTLIERS)."""
 
@@ -109,9 +113,13 @@ class Simulation:
         self.trials = 0
 
     def measure(self, index: int) -> float | None:
-        """Return the log of the metric of the next trial, or None where the revision cannot be tested."""
+        """Return the log of the metric of the next trial, or None where the revision cannot be tested.
+
+        Raises:
+            ExhaustedError: there are no more trials.
+        """
         if self.trials >= HORIZON:
-            raise ValueError(f"a simulation holds {HORIZON} trials")
+            raise ExhaustedError(f"a simulation holds {HORIZON} trials")
         disturbance = float(self._disturbance[self.trials])
         self.trials += 1
         if index in self.broken:

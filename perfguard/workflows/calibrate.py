@@ -11,10 +11,11 @@ import numpy as np
 
 from perfguard.search import Outcome, Search, SearchConfig
 from perfguard.search.rivals import git_bisect, pinpoint_ladder
-from perfguard.search.worlds import Simulation, World
+from perfguard.search.worlds import ExhaustedError, Simulation, World
 
 # What "wrong" may be at the most; the information limit is told for it.
 WRONG_FRAC = 0.005
+COMPARABLE_FRAC = 0.95
 
 
 class Answer(str, Enum):
@@ -95,7 +96,7 @@ def perfguard_search(config: SearchConfig) -> Method:
         if result.verdict == "no_change":
             return Named(commits=None)
         # "One of these": named as far as it can be, when the search itself says so.
-        told_apart = "cannot be tested" in result.reason
+        told_apart = "between the last good and the first bad" in result.reason
         return Named(commits=tuple(result.credible_set) if told_apart else None, unknown=not told_apart)
 
     return method
@@ -140,15 +141,23 @@ def calibrate(world: World, method: str, seeds: Iterable[int], methods: dict[str
     answers, trials = [], []
     for seed in seeds:
         simulation = Simulation(world, seed)
-        answers.append(judge_answer(simulation, run(simulation, seed)))
+        try:
+            answers.append(judge_answer(simulation, run(simulation, seed)))
+        except ExhaustedError:
+            # Thousands of trials without an answer are none.
+            answers.append(Answer.UNKNOWN)
         trials.append(simulation.trials)
     return Tally(world=world, method=method, answers=tuple(answers), trials=tuple(trials))
 
 
 def tally_row(tally: Tally) -> dict[str, str | int | float | None]:
-    """Return one line of a calibration table; what has no number is None."""
+    """Return one line of a calibration table; what has no number is None.
+
+    The trials are held against the limit only where nearly every answer is correct: giving up is cheap.
+    """
     world = tally.world
     limit = None if math.isinf(tally.limit_trials) else tally.limit_trials
+    comparable = tally.count(Answer.CORRECT) >= COMPARABLE_FRAC * tally.searches
     return {
         "method": tally.method,
         "revisions": world.revisions,
@@ -163,5 +172,5 @@ def tally_row(tally: Tally) -> dict[str, str | int | float | None]:
         "mean_trials": round(tally.mean_trials, 1),
         "p95_trials": tally.p95_trials,
         "limit_trials": None if limit is None else round(limit, 1),
-        "mean_over_limit": None if limit is None else round(tally.mean_trials / limit, 2),
+        "mean_over_limit": round(tally.mean_trials / limit, 2) if limit is not None and comparable else None,
     }

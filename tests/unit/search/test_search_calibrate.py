@@ -5,7 +5,7 @@ import json
 import pytest
 
 from perfguard.search import SearchConfig
-from perfguard.search.worlds import Simulation, World
+from perfguard.search.worlds import HORIZON, Simulation, World
 from perfguard.workflows.calibrate import METHODS, Answer, Named, calibrate, judge_answer, perfguard_search, tally_row
 
 
@@ -57,3 +57,13 @@ def test_a_budget_that_is_too_small_is_told_as_unknown():
     methods = {"short": perfguard_search(SearchConfig(max_trials=8))}
     tally = calibrate(World(effect_frac=0.2), "short", range(5), methods)
     assert tally.count(Answer.UNKNOWN) == 5
+
+
+def test_a_method_that_never_ends_is_told_as_unknown():
+    def greedy(simulation, _seed):
+        while True:
+            simulation.measure(0)
+
+    tally = calibrate(World(), "greedy", range(2), {"greedy": greedy})
+    assert tally.count(Answer.UNKNOWN) == 2
+    assert tally.p95_trials == HORIZON

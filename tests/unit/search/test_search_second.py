@@ -3,14 +3,17 @@
 import numpy as np
 import pytest
 
-from perfguard.search import Search, SearchConfig
+from perfguard.search import Outcome, Search, SearchConfig
 
 
-def run(steps, seed, *, noise=0.02, revisions=64, **settings):
+def run(steps, seed, *, noise=0.02, revisions=64, untestable=(), **settings):
     rng = np.random.default_rng(seed)
     search = Search(revisions, SearchConfig(**settings), seed=seed)
     while (block := search.next_block()) is not None:
         for index in block:
+            if index in untestable:
+                search.record(index, Outcome.UNTESTABLE)
+                continue
             value = sum(effect for at, effect in steps if index >= at) + noise * rng.standard_t(4) / np.sqrt(2)
             search.record(index, value)
     return search.result()
@@ -56,3 +59,10 @@ def test_an_exhausted_budget_keeps_the_first_culprit():
     assert short.verdict == "culprit"
     assert len(short.culprits) == 1
     assert "what else changed is open" in short.reason
+
+
+def test_a_culprit_beside_a_broken_one_is_still_named():
+    results = [run([(15, 0.2), (45, 0.2)], seed, untestable=(45,)) for seed in range(4)]
+    assert all(result.culprits == result.credible_set == [15] for result in results)
+    reasons = {result.reason for result in results if result.reason}
+    assert reasons == {"what else changed is open: 1 revision between the last good and the first bad cannot be tested"}

@@ -62,7 +62,7 @@ def test_untestable_neighbours_end_as_a_credible_set():
     result = search.result()
     assert result.verdict == "unknown"
     assert result.credible_set == [6, 7, 8]
-    assert "2 revisions" in result.reason
+    assert result.reason == "2 revisions between the last good and the first bad cannot be tested"
 
 
 def test_an_end_that_cannot_be_tested_is_not_slow():
@@ -152,3 +152,16 @@ def test_told_ends_leave_one_trial_a_step():
     assert saved.next_block() is not None
     with pytest.raises(ValueError):
         search.observe(0, 1.0)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"config": {"colour": 1}, "told": [], "history": []}'])
+def test_what_is_no_saved_search_is_refused(text):
+    with pytest.raises(ValueError):
+        Search.from_json(text)
+
+
+def test_a_saved_search_that_was_tampered_with_is_refused():
+    document = json.loads(Search(4, SearchConfig(), seed=1).to_json())
+    document["history"] = [[2, 0.1]]
+    with pytest.raises(ValueError, match="not part of the current block"):
+        Search.from_json(json.dumps(document))
