@@ -166,7 +166,10 @@ def _evidence_row(evidence: Evidence) -> EvidenceRow:
 
 
 def frame_rows(frames: Sequence[GrownFrame]) -> tuple[FrameRow, ...]:
-    """Give a row for every frame: what lies outside the noise first, the largest change first within that."""
+    """Give a row for every frame, what lies outside the noise first; within that in the order of the evidence.
+
+    The evidence puts the function that explains a growth before its callers, which grew as much and explain nothing.
+    """
 
     def change_ms(frame: GrownFrame) -> float:
         return frame.after_ms_per_request - frame.before_ms_per_request
@@ -189,7 +192,7 @@ def frame_rows(frames: Sequence[GrownFrame]) -> tuple[FrameRow, ...]:
             significant=frame.significant,
             grew=change_ms(frame) > 0,
         )
-        for frame in sorted(frames, key=lambda frame: (not frame.significant, -abs(change_ms(frame))))
+        for frame in sorted(frames, key=lambda frame: not frame.significant)
     )
 
 

@@ -90,7 +90,7 @@ export class FunctionTable {
     this.unit = unit;
     this.limit = FIRST_ROWS;
     if (!this.columns.some((column) => column.id === this.sorting.id)) {
-      this.sorting = { id: graph.isPair ? "change" : side + "Self", isDown: true };
+      this.sorting = { id: graph.isPair ? "selfChange" : side + "Self", isDown: true };
     }
     this.draw();
   }

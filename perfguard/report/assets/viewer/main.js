@@ -120,7 +120,11 @@ function listenOnPage(viewer) {
       byId("flame-search").focus();
     } else if (event.key === "?" && !isTyping) byId("flame-help").showModal();
   });
-  new ResizeObserver(later(SEARCH_DELAY_MS, () => viewer.repaint())).observe(byId("flame-scroll"));
+  let width = byId("flame-scroll").clientWidth;
+  new ResizeObserver(later(SEARCH_DELAY_MS, () => {
+    if (byId("flame-scroll").clientWidth !== width) viewer.repaint(); // its height is the viewer's own doing
+    width = byId("flame-scroll").clientWidth;
+  })).observe(byId("flame-scroll"));
   for (const query of ["print", "(prefers-color-scheme: dark)"]) matchMedia(query).addEventListener("change", () => viewer.repaint());
   window.addEventListener("beforeprint", () => viewer.repaint());
   window.addEventListener("hashchange", () => {
