@@ -1,7 +1,7 @@
 """A result as JUnit XML, for a CI that shows tests: the verdict is a test, and so is every user metric.
 
-What decides is the verdict, as with the exit code: a metric fails only where the verdict is a regression. What could not
-be judged is skipped: it is neither good nor bad.
+What decides is the verdict, as with the exit code: a metric fails only where the verdict is a regression. What could
+not be judged is skipped: it is neither good nor bad.
 """
 
 from __future__ import annotations

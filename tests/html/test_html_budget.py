@@ -65,7 +65,6 @@ def test_the_graph_is_soon_drawn_and_follows_at_once(visit, large):
 def test_a_large_graph_zooms_to_what_was_found(visit, large):
     page = visit(large[0])
     said = search(page, "broadcast_1")
-    page.keyboard.press("n")
     page.locator("#flame-next").click()
     assert page.locator("#flame-matches").inner_text().startswith("match 1 of ")
     assert any(each["isMatch"] for each in bars(page))
