@@ -10,6 +10,7 @@ from perfguard.cli.options import (
     DEFAULT_SCENARIO,
     ConfidenceOption,
     DeviceOption,
+    Installer,
     InstallerOption,
     JsonOption,
     MaxTrialsOption,
@@ -28,10 +29,8 @@ from perfguard.cli.options import (
     VerboseOption,
     changed_scenario,
 )
-from perfguard.cli.output import Output, make_request
 from perfguard.model.errors import EXIT_INCONCLUSIVE, EXIT_OK
 from perfguard.model.result import BisectVerdict, Direction
-from perfguard.workflows.bisect import bisect
 
 
 def bisect_command(
@@ -51,12 +50,15 @@ def bisect_command(
     model: ModelOption = None,
     tp: TpOption = None,
     port: PortOption = None,
-    installer: InstallerOption = "pip",
+    installer: InstallerOption = Installer.PIP,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,  # noqa: ARG001 - read where errors are caught
 ) -> int:
     """Find the revision between GOOD and BAD that made the server slower, and show the stack that did it."""
+    from perfguard.cli.output import Output, make_request
+    from perfguard.workflows.bisect import bisect
+
     changes = ScenarioChanges(
         max_trials=max_trials,
         min_effect_percent=min_effect,
@@ -74,7 +76,7 @@ def bisect_command(
         resume=resume,
         seed=seed,
         port=port,
-        installer=installer,
+        installer=installer.value,
     )
     with Output(request, as_json=as_json, quiet=quiet) as output:
         result = bisect(request, good, bad, find, output.progress)

@@ -10,6 +10,7 @@ from perfguard.cli.options import (
     DEFAULT_SCENARIO,
     ConfidenceOption,
     DeviceOption,
+    Installer,
     InstallerOption,
     JsonOption,
     MaxTrialsOption,
@@ -28,10 +29,8 @@ from perfguard.cli.options import (
     VerboseOption,
     changed_scenario,
 )
-from perfguard.cli.output import Output, make_request
 from perfguard.model.errors import EXIT_INCONCLUSIVE, EXIT_OK, EXIT_REGRESSION
 from perfguard.model.result import CompareVerdict
-from perfguard.workflows.compare import compare
 
 
 def compare_command(
@@ -50,12 +49,15 @@ def compare_command(
     model: ModelOption = None,
     tp: TpOption = None,
     port: PortOption = None,
-    installer: InstallerOption = "pip",
+    installer: InstallerOption = Installer.PIP,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,  # noqa: ARG001 - read where errors are caught
 ) -> int:
     """Measure two revisions in interleaved blocks and say whether CANDIDATE is slower; exit code 1 if it is."""
+    from perfguard.cli.output import Output, make_request
+    from perfguard.workflows.compare import compare
+
     changes = ScenarioChanges(
         max_trials=max_trials,
         min_effect_percent=min_effect,
@@ -73,7 +75,7 @@ def compare_command(
         resume=resume,
         seed=seed,
         port=port,
-        installer=installer,
+        installer=installer.value,
     )
     with Output(request, as_json=as_json, quiet=quiet) as output:
         result = compare(request, baseline, candidate, output.progress)

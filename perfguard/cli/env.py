@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from perfguard.cli.options import InstallerOption, JsonOption, QuietOption
+from perfguard.cli.options import Installer, InstallerOption, JsonOption, QuietOption
 from perfguard.cli.progress import make_progress
 from perfguard.model.errors import EXIT_OK
 from perfguard.model.progress import Silent
@@ -56,12 +56,12 @@ def list_command(as_json: JsonOption = False) -> int:
 
 @app.command("create")
 def create_command(
-    spec: SpecArgument = DEFAULT_SPEC, installer: InstallerOption = "pip", quiet: QuietOption = False
+    spec: SpecArgument = DEFAULT_SPEC, installer: InstallerOption = Installer.PIP, quiet: QuietOption = False
 ) -> int:
     """Create an environment, unless it exists."""
     progress = make_progress(Console(stderr=True), quiet=quiet)
     try:
-        environment = EnvironmentManager(cache_dir(), installer=installer).ensure(
+        environment = EnvironmentManager(cache_dir(), installer=installer.value).ensure(
             load_spec(spec), python=None, progress=progress
         )
     finally:

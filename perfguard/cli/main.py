@@ -12,13 +12,15 @@ import typer
 from rich.console import Console
 
 from perfguard import __version__
-from perfguard.cli import bisect, compare, doctor, env, run, scenarios
+from perfguard.cli import analyze, bisect, calibrate, compare, diff, doctor, env, record, run, scenarios
 from perfguard.model.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, PerfguardError
 
 # Older typers raise click's errors, newer ones (Python 3.11 on) their own: the root of what a wrong option raises.
 _COMMAND_LINE_ERROR: type[Any] = next(
     kind for kind in reversed(typer.BadParameter.__mro__) if hasattr(kind, "format_message")
 )
+
+_INTERRUPTED = "perfguard: interrupted; what was measured is kept"
 
 app = typer.Typer(
     name="perfguard",
@@ -33,6 +35,10 @@ app = typer.Typer(
 app.command("bisect")(bisect.bisect_command)
 app.command("compare")(compare.compare_command)
 app.command("run")(run.run_command)
+app.command("record")(record.record_command)
+app.command("analyze")(analyze.analyze_command)
+app.command("diff")(diff.diff_command)
+app.command("calibrate")(calibrate.calibrate_command)
 app.command("scenarios")(scenarios.scenarios_command)
 app.command("doctor")(doctor.doctor_command)
 app.add_typer(env.app, name="env")
@@ -64,13 +70,16 @@ def run_cli(arguments: list[str]) -> int:
     try:
         code = app(args=arguments, prog_name="perfguard", standalone_mode=False)
     except typer.Exit as stop:
+        # Newer typers turn Ctrl-C into an exit of their own.
+        if stop.exit_code == EXIT_INTERRUPTED:
+            errors.print(_INTERRUPTED, highlight=False)
         return int(stop.exit_code)
     except _COMMAND_LINE_ERROR as error:
         errors.print(f"perfguard: {error.format_message()}", highlight=False, markup=False, soft_wrap=True)
         errors.print("  mend: see `perfguard --help`, or --help after a verb", highlight=False)
         return EXIT_USAGE
     except (KeyboardInterrupt, typer.Abort):
-        errors.print("perfguard: interrupted; what was measured is kept", highlight=False)
+        errors.print(_INTERRUPTED, highlight=False)
         return EXIT_INTERRUPTED
     except PerfguardError as error:
         if verbose:

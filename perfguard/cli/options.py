@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -40,7 +41,16 @@ PortOption = Annotated[int | None, typer.Option(help="The server's port on 127.0
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show tracebacks.")]
-InstallerOption = Annotated[str, typer.Option(help="What fills the managed environment: pip or uv.")]
+
+
+class Installer(str, Enum):
+    """What fills a managed environment."""
+
+    PIP = "pip"
+    UV = "uv"
+
+
+InstallerOption = Annotated[Installer, typer.Option(help="What fills the managed environment.")]
 
 __all__ = ["DEFAULT_SCENARIO", "ScenarioChanges", "changed_scenario"]
 

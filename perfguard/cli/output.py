@@ -17,6 +17,7 @@ from perfguard.model.scenario import Scenario
 from perfguard.report.jsonable import to_json_document
 from perfguard.report.render import write_report
 from perfguard.report.text import print_result
+from perfguard.revisions.installers import InstallerName
 from perfguard.workflows.places import new_run_dir, newest_run_dir
 from perfguard.workflows.setup import RunRequest
 
@@ -34,17 +35,15 @@ def make_request(
     resume: bool,
     seed: int,
     port: int | None,
-    installer: str,
+    installer: InstallerName,
 ) -> RunRequest:
     """Make the request of one run; `words` are the verb and its revisions.
 
     Raises:
-        UsageError: there is nothing to resume, the port cannot be one, or the installer is unknown.
+        UsageError: there is nothing to resume, or the port cannot be one.
     """
     if port is not None and not 0 < port < 65536:  # noqa: PLR2004 - TCP's range
         raise UsageError(f"--port {port} is no port", hint="give one between 1 and 65535, or none")
-    if installer not in ("pip", "uv"):
-        raise UsageError(f"--installer {installer} is not known", hint="use pip or uv")
     if resume and run_dir is None:
         run_dir = newest_run_dir(*words)
         if run_dir is None:

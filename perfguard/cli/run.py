@@ -10,6 +10,7 @@ from perfguard.cli.options import (
     DEFAULT_SCENARIO,
     ConfidenceOption,
     DeviceOption,
+    Installer,
     InstallerOption,
     JsonOption,
     ModelOption,
@@ -26,10 +27,8 @@ from perfguard.cli.options import (
     VerboseOption,
     changed_scenario,
 )
-from perfguard.cli.output import Output, make_request
 from perfguard.model.errors import EXIT_INCONCLUSIVE, EXIT_OK
 from perfguard.model.trial import Untestable
-from perfguard.workflows.measure import measure
 
 
 def run_command(
@@ -46,12 +45,15 @@ def run_command(
     model: ModelOption = None,
     tp: TpOption = None,
     port: PortOption = None,
-    installer: InstallerOption = "pip",
+    installer: InstallerOption = Installer.PIP,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,  # noqa: ARG001 - read where errors are caught
 ) -> int:
     """Measure REVISIONS under one load and print the table; no verdict."""
+    from perfguard.cli.output import Output, make_request
+    from perfguard.workflows.measure import measure
+
     changes = ScenarioChanges(
         confidence=confidence,
         device=device,
@@ -67,7 +69,7 @@ def run_command(
         resume=resume,
         seed=seed,
         port=port,
-        installer=installer,
+        installer=installer.value,
     )
     with Output(request, as_json=as_json, quiet=quiet) as output:
         result = measure(request, tuple(revisions), repeats, output.progress)

@@ -7,44 +7,38 @@ One call decides a frame, and one frame a stack:
 
 1. Of the calls that begin on the sampled line (failing that, the smallest that spans it), the first class in `_ORDER`
    wins. Where a Python function was entered from the line, only calls of that function's name are asked, if any is.
+   A name that no rule knows is asked again as what it stands for in its file (`from pickle import dumps as d`), and at
+   the end of a stack a thin wrapper has the class of what it calls, over two levels and across imports.
 2. A stack has the class of its innermost frame whose call *contains* everything beneath it: a stack that ends inside a
    broadcast that is inside an object broadcast waits for another rank, and does not pickle; one that ends in a tensor's
-   `__reduce_ex__` inside `pickle.dumps` pickles.
-3. Copies and socket calls only count at the leaf, and give way to a containing frame: a copy made to be pickled is
-   pickling. Names of whole object transports (`broadcast_object_list`, `recv_pyobj`) also count at the leaf only:
+   `__reduce_ex__` inside `pickle.dumps` pickles. Native frames, where there are any, decide by their function and
+   shared object, and otherwise leave it to the innermost Python frame.
+3. Copies, locks and socket calls only count at the leaf, and give way to a containing frame: a copy made to be pickled
+   is pickling. Names of whole object transports (`broadcast_object_list`, `recv_pyobj`) also count at the leaf only:
    beneath them, the Python frames tell their parts apart.
-4. Beneath a server's receive loop, whatever neither pickles, hashes, copies nor moves a payload between ranks is
-   polling: a server that spins when idle spends its time there. A collective that moves only a size is part of the
-   spinning.
+4. Beneath a server's receive loop (`CallRules.poll_functions`), whatever neither pickles, hashes, copies nor moves a
+   payload between ranks is polling: a server that spins when idle spends its time there. A collective that moves only a
+   size is part of the spinning.
 """
 
 from __future__ import annotations
 
-import ast
 import re
-from dataclasses import dataclass
-from enum import Enum
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+import numpy as np
 
+from perfguard.evidence.callrules import GENERIC_RULES, CallClass, CallRules, first_match, is_native, native_class
+from perfguard.evidence.sourceindex import Call, Scope, SourceIndex, index_source
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from perfguard.evidence.stacktable import Ints, StackTable
     from perfguard.model.profile import Frame
 
-
-class CallClass(str, Enum):
-    """What the call at the end of a stack does. `UNKNOWN`: its source was not found or does not parse."""
-
-    PICKLE = "pickle"
-    HASH = "hash"
-    TENSOR_COPY = "tensor_copy"
-    COLLECTIVE = "collective"
-    SOCKET = "socket"
-    SLEEP = "sleep"
-    POLL = "poll"
-    OTHER = "other"
-    UNKNOWN = "unknown"
+__all__ = ["CallClass", "CallSites", "SourceLookup", "StackClass", "classify", "classify_stack"]
 
 
 class SourceLookup(Protocol):
@@ -52,117 +46,6 @@ class SourceLookup(Protocol):
 
     def source(self, file: str) -> str | None:
         """Return the whole text of `file`, or None where there is none (built-in, frozen or native code)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Rule:
-    """Calls whose dotted name matches `names` are of `call_class`; where it `contains`, so is all beneath them."""
-
-    names: re.Pattern[str]
-    call_class: CallClass
-    contains: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Call:
-    """A call in a source file: its dotted name, its arguments' names, the line it begins on and the lines it spans."""
-
-    name: str
-    arguments: tuple[str, ...]
-    line: int
-    first_line: int
-    last_line: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Verdict:
-    """The class of one frame. `payload` is False for a collective that moves only a size."""
-
-    call_class: CallClass
-    contains: bool
-    payload: bool = True
-
-
-def _rule(call_class: CallClass, names: str, *, contains: bool) -> _Rule:
-    return _Rule(names=re.compile(rf"(?:{names})\Z"), call_class=call_class, contains=contains)
-
-
-# A called result keeps its place in a dotted name: `_pickler(f).dump` reads "_pickler().dump", `x[0].to` reads
-# "x[].to".
-_RULES: tuple[_Rule, ...] = (
-    _rule(
-        CallClass.PICKLE,
-        r"(?:.*[.])?_?(?:c|cloud)?[pP]ickle[.](?:dumps?|loads?)"
-        r"|(?:.*[.])?(?:dill|cloudpickle|ForkingPickler|_ForkingPickler)[.](?:dumps?|loads?)"
-        r"|.*_?(?:[uU]n)?[pP]ickler(?:\(\))?[.](?:dump|load)"
-        r"|torch[.](?:save|load)"
-        r"|(?:.*[.])?(?:_object_to_tensor|_tensor_to_object)",
-        contains=True,
-    ),
-    _rule(
-        CallClass.PICKLE,
-        r"(?:.*[.])?(?:(?:send|recv)_pyobj|broadcast_pyobj|point_to_point_pyobj"
-        r"|(?:broadcast|scatter|gather|all_gather|send|recv)_object(?:_list)?)",
-        contains=False,
-    ),
-    _rule(
-        CallClass.HASH,
-        r"(?:.*[.])?hashlib[.]\w+|.*[.](?:hex)?digest|(?:.*[.])?(?:sha\d+|md5|blake[23]\w*|xxh\w*|crc32)(?:[.]\w+)?"
-        r"|(?:.*[.])?(?:\w+_hash|hash_\w+)",
-        contains=True,
-    ),
-    _rule(
-        CallClass.COLLECTIVE,
-        r"(?:.*[.])?(?:dist|distributed|c10d|group|pg|process_group|\w*_group|\w*comm)[.]"
-        r"_?(?:broadcast|all_reduce|allreduce|reduce|reduce_scatter|all_gather|allgather|gather|scatter|all_to_all|alltoall|barrier"
-        r"|monitored_barrier|send|recv|isend|irecv)\w*"
-        r"|(?:broadcast|all_reduce|reduce_scatter|all_gather|barrier)(?:_single|_into_tensor|_tensor|_coalesced)?"
-        r"|(?:.*[.])?_?(?:work|works|handle|handles)(?:\[\])?[.]wait",
-        contains=True,
-    ),
-    _rule(CallClass.SLEEP, r"(?:.*[.])?(?:time|asyncio|gevent)[.]sleep|sleep", contains=True),
-    _rule(
-        CallClass.SLEEP,
-        r".*[.](?:wait|wait_for|acquire)|(?:.*[.])?\w*(?:thread|process)\w*[.]join|(?:.*[.])?select[.]\w+|.*[.]select",
-        contains=False,
-    ),
-    _rule(CallClass.POLL, r".*[.](?:get_nowait|poll)", contains=False),
-    _rule(
-        CallClass.SOCKET,
-        r".*[.](?:send|recv|sendall|sendmsg|recvmsg|recv_into|sendto|recvfrom)|.*[.](?:send|recv)_(?:multipart|string|json|bytes)"
-        r"|(?:.*[.])?(?:socket|sock|transport)[.]\w+",
-        contains=False,
-    ),
-    _rule(
-        CallClass.TENSOR_COPY,
-        r".*[.](?:to|cpu|cuda|clone|contiguous|copy_|pin_memory|tobytes)"
-        r"|(?:torch|np|numpy)[.](?:cat|concat|concatenate|stack|copy|ascontiguousarray|from_numpy|empty_like|copyto)"
-        r"|torch[.]\w*Tensor|bytes|bytearray|memoryview|copy[.]deepcopy",
-        contains=False,
-    ),
-)
-_NOT_BLOCKING = re.compile(r"(?:.*[.])?(?:NOBLOCK|DONTWAIT|MSG_DONTWAIT)\Z")
-_RECEIVE = re.compile(r".*[.]recv\w*\Z")
-_SIZE = re.compile(r"(?:.*[._])?(?:size|sizes|length|numel|header)(?:_\w+)?\Z")
-_HASH_FUNCTION = re.compile(r"\w*(?:^|_)hash(?:_\w+)?\Z")
-# Source: SGLang's scheduler loop; both run on every turn of it, requests or none.
-_POLL_FUNCTIONS = frozenset({"recv_requests", "self_check_during_idle"})
-_NO_CALL = _Verdict(call_class=CallClass.OTHER, contains=False)
-_NO_SOURCE = _Verdict(call_class=CallClass.UNKNOWN, contains=False)
-
-
-def classify(frame: Frame, source: SourceLookup) -> CallClass:
-    """Class the call that `frame` was sampled in, taken as the end of its stack."""
-    return _judge_line(frame, source, callee=None).call_class
-
-
-def classify_stack(frames: Sequence[Frame], source: SourceLookup) -> CallClass:
-    """Class a whole stack (root first) by the order that this module's docstring gives.
-
-    Returns:
-        `UNKNOWN` where no frame decides and the leaf's source is missing.
-    """
-    return CallSites(source).stack(frames).call_class
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,109 +59,28 @@ class StackClass:
     site: Frame | None
 
 
-class CallSites:
-    """Classes the stacks of one revision; remembers each line that it has looked at."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Verdict:
+    """The class of one frame. `payload` is False for a collective that moves only a size."""
 
-    def __init__(self, source: SourceLookup) -> None:
-        self._source = source
-        self._judged: dict[tuple[Frame, str | None], _Verdict] = {}
-
-    def stack(self, frames: Sequence[Frame]) -> StackClass:
-        """Class a stack (root first); an empty one is UNKNOWN."""
-        if not frames:
-            return StackClass(call_class=CallClass.UNKNOWN, site=None)
-        leaf = self._judge(frames[-1], None)
-        decided, index = self._innermost_containing(frames, leaf)
-        loop = _innermost_poll_loop(frames)
-        if loop is not None and not _is_work(decided) and not self._moves_payload(frames, loop):
-            return StackClass(call_class=CallClass.POLL, site=frames[loop])
-        if decided.call_class in {CallClass.OTHER, CallClass.UNKNOWN}:
-            return StackClass(call_class=decided.call_class, site=None)
-        if decided.call_class is CallClass.PICKLE:
-            index = self._outermost_pickling(frames, index)
-        return StackClass(call_class=decided.call_class, site=frames[index])
-
-    def _innermost_containing(self, frames: Sequence[Frame], leaf: _Verdict) -> tuple[_Verdict, int]:
-        last = len(frames) - 1
-        if leaf.contains:
-            return leaf, last
-        for index in range(last - 1, -1, -1):
-            verdict = self._judge(frames[index], _bare_name(frames[index + 1].function))
-            if verdict.contains:
-                return verdict, index
-        return leaf, last
-
-    def _outermost_pickling(self, frames: Sequence[Frame], inner: int) -> int:
-        """Return the frame that asked for the pickling at `inner`: a pickler calls picklers for what it finds."""
-        outer = inner
-        for index in range(inner - 1, -1, -1):
-            verdict = self._judge(frames[index], _bare_name(frames[index + 1].function))
-            if verdict.contains and verdict.call_class is not CallClass.PICKLE:
-                break
-            if verdict.contains:
-                outer = index
-        return outer
-
-    def _moves_payload(self, frames: Sequence[Frame], loop: int) -> bool:
-        """Tell whether a collective beneath the loop moves more than a size, by the line that first calls one."""
-        for index in range(loop, len(frames)):
-            callee = _bare_name(frames[index + 1].function) if index + 1 < len(frames) else None
-            verdict = self._judge(frames[index], callee)
-            if verdict.call_class is CallClass.COLLECTIVE:
-                return verdict.payload
-        return False
-
-    def _judge(self, frame: Frame, callee: str | None) -> _Verdict:
-        key = (frame, callee)
-        if key not in self._judged:
-            self._judged[key] = _judge_line(frame, self._source, callee=callee)
-        return self._judged[key]
+    call_class: CallClass
+    contains: bool
+    payload: bool = True
 
 
-def _is_work(verdict: _Verdict) -> bool:
-    """Tell what is done for a request even in a receive loop.
-
-    The name of a transport alone may stand for an empty turn.
-    """
-    if verdict.call_class is CallClass.PICKLE:
-        return verdict.contains
-    return verdict.call_class in {CallClass.HASH, CallClass.TENSOR_COPY}
-
-
-def _innermost_poll_loop(frames: Sequence[Frame]) -> int | None:
-    for index in range(len(frames) - 1, -1, -1):
-        if _bare_name(frames[index].function) in _POLL_FUNCTIONS:
-            return index
-    return None
-
-
-def _judge_line(frame: Frame, source: SourceLookup, *, callee: str | None) -> _Verdict:
-    text = source.source(frame.file) if frame.line else None
-    index = None if text is None else _index(text)
-    if index is None:
-        return _NO_SOURCE
-    calls = index.at(frame.line)
-    if callee is not None:
-        calls = [call for call in calls if _bare_name(call.name) == callee] or calls
-    verdicts = [_judge_call(call, frame) for call in calls]
-    return min(verdicts, key=_precedence, default=_NO_CALL)
-
-
-def _judge_call(call: _Call, frame: Frame) -> _Verdict:
-    if _RECEIVE.match(call.name) and any(_NOT_BLOCKING.match(argument) for argument in call.arguments):
-        return _Verdict(call_class=CallClass.POLL, contains=True)
-    if call.name.endswith(".tobytes") and _HASH_FUNCTION.match(_bare_name(frame.function)):
-        return _Verdict(call_class=CallClass.HASH, contains=False)
-    # A loader handed over as an argument is run by what it is handed to: `self._read(message, pickle.loads)`.
-    for rule in _RULES:
-        handed_over = rule.call_class is CallClass.PICKLE and rule.contains
-        names = (call.name, *call.arguments) if handed_over else (call.name,)
-        if any(rule.names.match(name) for name in names):
-            payload = not (call.arguments and _SIZE.match(call.arguments[0]))
-            return _Verdict(call_class=rule.call_class, contains=rule.contains, payload=payload)
-    return _NO_CALL
-
-
+_NOT_BLOCKING = re.compile(r"(?:.*[.])?(?:NOBLOCK|DONTWAIT|MSG_DONTWAIT)\Z")
+_RECEIVE = re.compile(r".*[.]recv\w*\Z")
+_SIZE = re.compile(r"(?:.*[._])?(?:size|sizes|length|numel|header)(?:_\w+)?\Z")
+_HASH_FUNCTION = re.compile(r"\w*(?:^|_)hash(?:_\w+)?\Z")
+_NO_CALL = _Verdict(call_class=CallClass.OTHER, contains=False)
+_NO_SOURCE = _Verdict(call_class=CallClass.UNKNOWN, contains=False)
+# The callee of the innermost frame: none.
+_LEAF = -1
+_UNKNOWN_CLASS = StackClass(call_class=CallClass.UNKNOWN, site=None)
+_NATIVE_FRAME = _Verdict(call_class=CallClass.UNKNOWN, contains=False)
+# A function of more statements does work of its own; its call does not stand for one thing.
+_WRAPPER_STATEMENTS = 6
+_WRAPPER_LEVELS = 2
 _ORDER = {
     call_class: place
     for place, call_class in enumerate(
@@ -287,6 +89,10 @@ _ORDER = {
             CallClass.PICKLE,
             CallClass.HASH,
             CallClass.COLLECTIVE,
+            CallClass.IMAGE_DECODE,
+            CallClass.TOKENISE,
+            CallClass.MODEL_FORWARD,
+            CallClass.LOCK,
             CallClass.SLEEP,
             CallClass.SOCKET,
             CallClass.TENSOR_COPY,
@@ -297,6 +103,282 @@ _ORDER = {
 }
 
 
+def classify(frame: Frame, source: SourceLookup, rules: CallRules = GENERIC_RULES) -> CallClass:
+    """Class the call that `frame` was sampled in, taken as the end of its stack."""
+    return CallSites(source, rules).line(frame).call_class
+
+
+def classify_stack(frames: Sequence[Frame], source: SourceLookup, rules: CallRules = GENERIC_RULES) -> CallClass:
+    """Class a whole stack (root first) by the order that this module's docstring gives.
+
+    Returns:
+        `UNKNOWN` where no frame decides and the leaf's source is missing.
+    """
+    return CallSites(source, rules).stack(frames).call_class
+
+
+class CallSites:
+    """Classes the stacks of one revision; remembers each line that it has looked at."""
+
+    def __init__(self, source: SourceLookup, rules: CallRules = GENERIC_RULES) -> None:
+        self._lines = _LineJudge(source, rules)
+        self._numbers: dict[Frame, int] = {}
+        self._frames: list[Frame] = []
+        self._poll_numbers: set[int] = set()
+        self._native_numbers: set[int] = set()
+        self._judged: dict[tuple[int, int], _Verdict] = {}
+        self._poll_functions = rules.poll_functions
+
+    def line(self, frame: Frame) -> StackClass:
+        """Class one frame, taken as the end of a stack, without asking its callers."""
+        return _stack_class(self._verdict(self._number(frame), _LEAF), frame)
+
+    def stack(self, frames: Sequence[Frame]) -> StackClass:
+        """Class a stack (root first); an empty one is UNKNOWN."""
+        return self._class_of([self._number(frame) for frame in frames]) if frames else _UNKNOWN_CLASS
+
+    def table(self, table: StackTable) -> list[StackClass]:
+        """Class all stacks of a table; each distinct pair of caller and callee is looked at once."""
+        if not table.stacks:
+            return []
+        numbers = np.array([self._number(frame) for frame in table.frames], dtype=np.int64)
+        flat = numbers[table.index]
+        callees = np.append(flat[1:], 0)
+        callees[table.ends - 1] = _LEAF
+        # `_LEAF` is -1: a leaf is a pair of its own.
+        width = len(self._frames) + 1
+        pairs, pair_index = np.unique(flat * width + callees + 1, return_inverse=True)
+        verdicts = [self._verdict(int(pair) // width, int(pair) % width - 1) for pair in pairs.tolist()]
+        contains = np.array([verdict.contains for verdict in verdicts], dtype=np.bool_)[pair_index.reshape(-1)]
+        deciding = np.maximum.reduceat(np.where(contains, np.arange(len(flat)), -1), table.starts)
+        special = self._special(table, flat)
+        found: list[StackClass] = []
+        pair_at = pair_index.reshape(-1)
+        for n, (start, end, place) in enumerate(
+            zip(table.starts.tolist(), table.ends.tolist(), deciding.tolist(), strict=True)
+        ):
+            place = place if place >= 0 else end - 1  # noqa: PLW2901 - without one that contains, the leaf decides
+            verdict = verdicts[pair_at[place]]
+            if special[n] or verdict.call_class is CallClass.PICKLE:
+                found.append(self._class_of(flat[start:end].tolist()))
+            else:
+                found.append(_stack_class(verdict, self._frames[flat[place]]))
+        return found
+
+    def _special(self, table: StackTable, flat: Ints) -> list[bool]:
+        """Mark the stacks that end in native code or run beneath a poll loop: their leaf is not all that counts."""
+        native = np.zeros(len(self._frames), dtype=np.bool_)
+        native[list(self._native_numbers)] = True
+        polls = np.zeros(len(self._frames), dtype=np.bool_)
+        polls[list(self._poll_numbers)] = True
+        marked: list[bool] = (native[flat[table.ends - 1]] | table.per_stack(polls[flat])).tolist()
+        return marked
+
+    def _class_of(self, numbers: Sequence[int]) -> StackClass:
+        last = self._innermost_python(numbers)
+        leaf = self._verdict(numbers[last], _LEAF)
+        decided, index = self._innermost_containing(numbers, leaf, last)
+        loop = self._innermost_poll_loop(numbers)
+        if loop is not None and not _is_work(decided) and not self._moves_payload(numbers, loop, last):
+            return StackClass(call_class=CallClass.POLL, site=self._frames[numbers[loop]])
+        if decided.call_class is CallClass.PICKLE:
+            index = self._outermost_pickling(numbers, index)
+        return _stack_class(decided, self._frames[numbers[index]])
+
+    def _number(self, frame: Frame) -> int:
+        number = self._numbers.get(frame)
+        if number is None:
+            number = len(self._frames)
+            self._numbers[frame] = number
+            self._frames.append(frame)
+            if _bare_name(frame.function) in self._poll_functions:
+                self._poll_numbers.add(number)
+            if is_native(frame.file):
+                self._native_numbers.add(number)
+        return number
+
+    def _verdict(self, number: int, callee: int) -> _Verdict:
+        """Judge a frame by its number, entered from it the frame `callee` (`_LEAF`: none)."""
+        key = (number, callee)
+        if key not in self._judged:
+            name = None if callee == _LEAF else _bare_name(self._frames[callee].function)
+            self._judged[key] = self._lines.judge(self._frames[number], name)
+        return self._judged[key]
+
+    def _innermost_python(self, numbers: Sequence[int]) -> int:
+        """Return the frame that the sample ends at: the innermost that is not native, or a native one that decides."""
+        index = len(numbers) - 1
+        while index > 0 and numbers[index] in self._native_numbers:
+            if self._verdict(numbers[index], _LEAF).contains:
+                break
+            index -= 1
+        return index
+
+    def _innermost_containing(self, numbers: Sequence[int], leaf: _Verdict, last: int) -> tuple[_Verdict, int]:
+        if leaf.contains:
+            return leaf, last
+        for index in range(last - 1, -1, -1):
+            verdict = self._verdict(numbers[index], numbers[index + 1])
+            if verdict.contains:
+                return verdict, index
+        return leaf, last
+
+    def _outermost_pickling(self, numbers: Sequence[int], inner: int) -> int:
+        """Return the frame that asked for the pickling at `inner`: a pickler calls picklers for what it finds."""
+        outer = inner
+        for index in range(inner - 1, -1, -1):
+            verdict = self._verdict(numbers[index], numbers[index + 1])
+            if verdict.contains and verdict.call_class is not CallClass.PICKLE:
+                break
+            if verdict.contains or numbers[outer] in self._native_numbers:
+                outer = index
+        return outer
+
+    def _innermost_poll_loop(self, numbers: Sequence[int]) -> int | None:
+        if self._poll_numbers.isdisjoint(numbers):
+            return None
+        return max(index for index, number in enumerate(numbers) if number in self._poll_numbers)
+
+    def _moves_payload(self, numbers: Sequence[int], loop: int, last: int) -> bool:
+        """Tell whether a collective beneath the loop moves more than a size, by the line that first calls one."""
+        for index in range(loop, last + 1):
+            verdict = self._verdict(numbers[index], numbers[index + 1] if index < last else _LEAF)
+            if verdict.call_class is CallClass.COLLECTIVE:
+                return verdict.payload
+        return False
+
+
+class _LineJudge:
+    """Judges single lines; the calls of a line are judged once, whatever was entered from it."""
+
+    def __init__(self, source: SourceLookup, rules: CallRules) -> None:
+        self._source = source
+        self._rules = rules
+        self._loaders = [rule for rule in rules.calls if rule.call_class is CallClass.PICKLE and rule.contains]
+        self._calls: dict[Frame, list[tuple[str, _Verdict]] | None] = {}
+
+    def judge(self, frame: Frame, callee: str | None) -> _Verdict:
+        """Judge a frame from which the function `callee` was entered; None at the end of a stack."""
+        if is_native(frame.file):
+            call_class = native_class(frame.function, frame.file)
+            return _NATIVE_FRAME if call_class is None else _Verdict(call_class=call_class, contains=True)
+        if frame not in self._calls:
+            self._calls[frame] = self._judged_calls(frame)
+        calls = self._calls[frame]
+        if calls is None:
+            return _NO_SOURCE
+        own = [verdict for name, verdict in calls if name == callee]
+        verdict = min(own or [verdict for _, verdict in calls], key=_precedence, default=_NO_CALL)
+        if callee is None and verdict.call_class is CallClass.OTHER:
+            return self._judge_wrappers(frame)
+        return verdict
+
+    def _judged_calls(self, frame: Frame) -> list[tuple[str, _Verdict]] | None:
+        index = self._index(frame.file) if frame.line else None
+        if index is None:
+            return None
+        return [(_bare_name(call.name), self._judge_call(call, frame, index)) for call in index.at(frame.line)]
+
+    def _judge_call(self, call: Call, frame: Frame, index: SourceIndex) -> _Verdict:
+        if _RECEIVE.match(call.name) and any(_NOT_BLOCKING.match(argument) for argument in call.arguments):
+            return _Verdict(call_class=CallClass.POLL, contains=True)
+        if call.name.endswith(".tobytes") and _HASH_FUNCTION.match(_bare_name(frame.function)):
+            return _Verdict(call_class=CallClass.HASH, contains=False)
+        verdict = self._judge_name(call.name, call)
+        if verdict is not _NO_CALL:
+            return verdict
+        meaning = index.meaning(call.name, call.scope)
+        return self._judge_name(meaning, call) if meaning != call.name else _NO_CALL
+
+    def _judge_name(self, name: str, call: Call) -> _Verdict:
+        # A loader handed over as an argument is run by what it is handed to: `self._read(message, pickle.loads)`.
+        rule = first_match(self._rules.calls, [name])
+        if rule is None or rule not in self._loaders:
+            rule = first_match(self._loaders, call.arguments) or rule
+        if rule is None:
+            return _NO_CALL
+        payload = not (call.arguments and _SIZE.match(call.arguments[0]))
+        return _Verdict(call_class=rule.call_class, contains=rule.contains, payload=payload)
+
+    def _judge_wrappers(self, frame: Frame) -> _Verdict:
+        index = self._index(frame.file)
+        if index is None:
+            return _NO_SOURCE
+        found = [self._judge_wrapper(call, frame, index, _WRAPPER_LEVELS) for call in index.at(frame.line)]
+        return min(found, key=_precedence, default=_NO_CALL)
+
+    def _judge_wrapper(self, call: Call, frame: Frame, index: SourceIndex, levels: int) -> _Verdict:
+        """Class a call by what the function behind it calls, where that is in reach and does little else.
+
+        It never contains: had the sample been taken inside it, its own frames would tell.
+        """
+        found = self._find_function(index.meaning(call.name, call.scope), call, frame.file, index)
+        if found is None or found[0].statements > _WRAPPER_STATEMENTS:
+            return _NO_CALL
+        scope, file, its_index = found
+        inside = replace(frame, file=file, function=scope.name)
+        verdict = min(
+            (self._judge_call(each, inside, its_index) for each in scope.calls), key=_precedence, default=_NO_CALL
+        )
+        if verdict.call_class is CallClass.OTHER and levels > 1:
+            deeper = (self._judge_wrapper(each, inside, its_index, levels - 1) for each in scope.calls)
+            verdict = min(deeper, key=_precedence, default=_NO_CALL)
+        return replace(verdict, contains=False)
+
+    def _find_function(
+        self, name: str, call: Call, file: str, index: SourceIndex
+    ) -> tuple[Scope, str, SourceIndex] | None:
+        """Find the function that a dotted name calls: in the same file, or in a module that the lookup holds."""
+        local = index.callee(name, call.scope)
+        if local is not None:
+            return local, file, index
+        for path, function in _module_places(name, file):
+            its_index = self._index(path)
+            if its_index is not None and function in its_index.by_name:
+                return its_index.by_name[function], path, its_index
+        return None
+
+    def _index(self, file: str) -> SourceIndex | None:
+        text = self._source.source(file)
+        return None if text is None else index_source(text)
+
+
+def _module_places(name: str, file: str) -> list[tuple[str, str]]:
+    """Return where the function of an imported dotted name may be: (file, qualified name), the likeliest first."""
+    dots = len(name) - len(name.lstrip("."))
+    parts = name[dots:].split(".")
+    if (len(parts) < 2 and not dots) or not all(part.isidentifier() for part in parts):  # noqa: PLR2004 - a module and a function
+        return []
+    folders = file.split("/")[:-dots] if dots else []
+    places = []
+    for split in (len(parts) - 1, len(parts) - 2):
+        if split > 0 or (dots and split == 0):
+            module, function = "/".join([*folders, *parts[:split]]), ".".join(parts[split:])
+            places += [(f"{module}.py", function), (f"{module}/__init__.py", function)]
+    return places
+
+
+def _stack_class(verdict: _Verdict, frame: Frame) -> StackClass:
+    decides = verdict.call_class not in {CallClass.OTHER, CallClass.UNKNOWN}
+    return StackClass(call_class=verdict.call_class, site=frame if decides else None)
+
+
+def _is_work(verdict: _Verdict) -> bool:
+    """Tell what is done for a request even in a receive loop.
+
+    The name of a transport alone may stand for an empty turn.
+    """
+    if verdict.call_class is CallClass.PICKLE:
+        return verdict.contains
+    return verdict.call_class in {
+        CallClass.HASH,
+        CallClass.TENSOR_COPY,
+        CallClass.IMAGE_DECODE,
+        CallClass.TOKENISE,
+        CallClass.MODEL_FORWARD,
+    }
+
+
 def _precedence(verdict: _Verdict) -> int:
     return _ORDER[verdict.call_class]
 
@@ -304,89 +386,3 @@ def _precedence(verdict: _Verdict) -> int:
 def _bare_name(name: str) -> str:
     """Return the last part of a dotted or qualified name: `Scheduler.recv_requests` is `recv_requests`."""
     return name.rpartition(".")[2]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _FileIndex:
-    """The calls of a file: by the line they begin on, and by scope for lines inside a call that spans several."""
-
-    by_line: dict[int, list[_Call]]
-    scopes: tuple[tuple[int, int, tuple[_Call, ...]], ...]
-
-    def at(self, line: int) -> list[_Call]:
-        """Return the calls that begin on `line`, or else the smallest call of the innermost scope that spans it."""
-        if line in self.by_line:
-            return self.by_line[line]
-        around = [scope for scope in self.scopes if scope[0] <= line <= scope[1]]
-        if not around:
-            return []
-        _, _, calls = min(around, key=lambda scope: scope[1] - scope[0])
-        spanning = [call for call in calls if call.first_line <= line <= call.last_line]
-        return [min(spanning, key=lambda call: call.last_line - call.first_line)] if spanning else []
-
-
-@lru_cache(maxsize=256)
-def _index(text: str) -> _FileIndex | None:
-    try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError):
-        return None
-    by_line: dict[int, list[_Call]] = {}
-    scopes = []
-    for scope, nodes in _scopes(tree):
-        calls = tuple(_read_call(node) for node in nodes)
-        for call in calls:
-            by_line.setdefault(call.line, []).append(call)
-        first, last = (0, text.count("\n") + 1) if isinstance(scope, ast.Module) else _span(scope)
-        scopes.append((first, last, calls))
-    return _FileIndex(by_line=by_line, scopes=tuple(scopes))
-
-
-def _scopes(tree: ast.Module) -> Iterator[tuple[ast.AST, list[ast.Call]]]:
-    """Yield every scope with the calls made in it and in no scope inside it."""
-    waiting: list[ast.AST] = [tree]
-    while waiting:
-        scope = waiting.pop()
-        calls: list[ast.Call] = []
-        nodes = list(ast.iter_child_nodes(scope))
-        while nodes:
-            node = nodes.pop()
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)):
-                waiting.append(node)
-                continue
-            if isinstance(node, ast.Call):
-                calls.append(node)
-            nodes.extend(ast.iter_child_nodes(node))
-        yield scope, calls
-
-
-def _span(node: ast.AST) -> tuple[int, int]:
-    first: int = getattr(node, "lineno", 0)
-    return first, getattr(node, "end_lineno", None) or first
-
-
-def _read_call(node: ast.Call) -> _Call:
-    first, last = _span(node)
-    arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
-    # A chained call runs at the line of its own name, not where the chain began.
-    line = node.func.end_lineno or first if isinstance(node.func, ast.Attribute) else first
-    return _Call(
-        name=_dotted(node.func),
-        arguments=tuple(_dotted(argument) for argument in arguments),
-        line=line,
-        first_line=first,
-        last_line=last,
-    )
-
-
-def _dotted(node: ast.expr) -> str:
-    """Spell an expression as a dotted name; what is no name, call or item becomes empty."""
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute):
-        return f"{_dotted(node.value)}.{node.attr}"
-    if isinstance(node, ast.Call):
-        return f"{_dotted(node.func)}()"
-    if isinstance(node, ast.Subscript):
-        return f"{_dotted(node.value)}[]"
-    return ""

@@ -1,7 +1,8 @@
 """What stacks cost: samples turned into absolute CPU milliseconds per request.
 
 A sampler's counts are shares of an unknown whole: they move with its rate, its lateness and the time a thread waited
-for a core. The kernel counts a thread's CPU exactly but does not say where it went. Joined, each gives what the other lacks:
+for a core. The kernel counts a thread's CPU exactly but does not say where it went. Joined, each gives what the
+other lacks:
 
     cost of a stack = samples of the stack / samples of its thread x CPU of its thread / requests
 
@@ -132,8 +133,30 @@ def cost_stacks(
     )
 
 
+def count_stacks(
+    stacks: Iterable[Stack], *, role: str, sample_ms: float, is_polling: Callable[[Frames], bool]
+) -> StackCosts:
+    """Turn stacks into costs where nothing but their counts is known: every sample stands for `sample_ms`.
+
+    Args:
+        stacks: of one role; samples without frames are left out.
+        role: whose they are.
+        sample_ms: what one sample stands for, in milliseconds per request (or any other unit of cost).
+        is_polling: tells the stacks that only looked for work.
+    """
+    working: dict[Frames, float] = {}
+    polling: dict[Frames, float] = {}
+    samples = 0
+    for stack in stacks:
+        if stack.frames:
+            samples += stack.samples
+            kind = polling if is_polling(stack.frames) else working
+            kind[stack.frames] = kind.get(stack.frames, 0.0) + stack.samples * sample_ms
+    return StackCosts(role=role, requests=1, samples=samples, working=working, polling=polling, unsampled_ms=0.0)
+
+
 def thread_ms(stacks: Iterable[Stack], processes: Sequence[ProcessCpu]) -> dict[int, float]:
-    """Give every sampled thread its CPU in milliseconds, by OS thread id; `cost_stacks` says how strangers get theirs."""
+    """Give every sampled thread its CPU in milliseconds, by OS thread id; for strangers see `cost_stacks`."""
     sampled = _samples_by_thread(stacks)
     listed_s = {thread.tid: thread.cpu_s for process in processes for thread in process.threads if thread.tid}
     matched_s = {tid: listed_s[tid] for tid in sampled if tid in listed_s}

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -26,12 +26,16 @@ from scipy import stats
 
 from perfguard.evidence.calltree import CallTree, build_call_tree
 from perfguard.evidence.cost import StackCosts
-from perfguard.evidence.intervals import Change, change
+from perfguard.evidence.intervals import Change, changes
+from perfguard.evidence.matching import match_functions, rename
+from perfguard.evidence.stacks import function_name
 from perfguard.model.errors import PerfguardError
 from perfguard.model.result import GrownFrame
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from perfguard.evidence.callsites import SourceLookup
 
 TrialCosts = Mapping[str, StackCosts]
 """One trial's costs by role."""
@@ -41,19 +45,35 @@ _FALSE_DISCOVERIES = 0.05
 _FAMILY_SHARE = 0.005
 
 
-class _Group(IntEnum):
-    """The order of the result; see the module's docstring."""
+class ChangeKind(str, Enum):
+    """What a function's change is; the members stand in the order of the result (see the module's docstring).
 
-    EXPLAINS = 0
-    GREW = 1
-    MOVED = 2
-    MERE_CALLER = 3
-    DID_NOT_GROW = 4
+    `EXPLAINS` and `GREW` are work that was added. `MOVED`: the work was done elsewhere under the same stable caller on
+    the other side, which a refactoring does and costs nothing. `MERE_CALLER`: one callee explains it.
+    """
+
+    EXPLAINS = "explains"
+    GREW = "grew"
+    MOVED = "moved"
+    MERE_CALLER = "mere_caller"
+    DID_NOT_GROW = "did_not_grow"
+
+
+_ORDER = {kind: place for place, kind in enumerate(ChangeKind)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameChange:
+    """One function's change and what it is; `renamed_from` is its former `function (file)`, or empty."""
+
+    frame: GrownFrame
+    kind: ChangeKind
+    renamed_from: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Compared:
-    """One function of one role: its totals compared, its selfs and its place in the order."""
+    """One function of one role: its totals compared, its selfs and what its change is."""
 
     frame: str
     role: str
@@ -61,21 +81,35 @@ class _Compared:
     before_self_ms: float
     after_self_ms: float
     tested: bool
-    group: _Group
+    kind: ChangeKind
+    renamed_from: str
 
 
 def diff_profiles(
     before: Sequence[TrialCosts], after: Sequence[TrialCosts], *, confidence: float
 ) -> tuple[GrownFrame, ...]:
+    """Compare as `compare_profiles` does, and return the functions alone."""
+    return tuple(change.frame for change in compare_profiles(before, after, confidence=confidence))
+
+
+def compare_profiles(
+    before: Sequence[TrialCosts],
+    after: Sequence[TrialCosts],
+    *,
+    confidence: float,
+    sources: tuple[SourceLookup, SourceLookup] | None = None,
+) -> tuple[FrameChange, ...]:
     """Compare the cost of every function of every role, in milliseconds of CPU per request.
 
     Roles that are missing on a side (its profile was lost in all trials) are left out: nothing can be said of them. A
-    trial that lacks a role does not count for it.
+    trial that lacks a role does not count for it. Functions that were renamed, or moved to another file, are compared
+    with what they were called before (`matching`).
 
     Args:
         before: the profiled trials of the first revision.
         after: the profiled trials of the second.
         confidence: the intervals' level, between 0 and 1.
+        sources: both revisions' source files, by which renamed functions are found more surely.
 
     Returns:
         Every function with a cost on either side, in the order that the module's docstring gives. `significant` needs
@@ -95,12 +129,25 @@ def diff_profiles(
             [trial[role] for trial in before if role in trial],
             [trial[role] for trial in after if role in trial],
             confidence,
+            sources,
         )
     ]
     discovered = _discoveries(compared)
-    frames = [(function.group, _grown_frame(function, discovered=id(function) in discovered)) for function in compared]
-    frames.sort(key=lambda pair: (pair[0], not pair[1].significant, -_growth(pair[1]), pair[1].role, pair[1].frame))
-    return tuple(frame for _, frame in frames)
+    found = [
+        FrameChange(
+            frame=_grown_frame(function, discovered=id(function) in discovered),
+            kind=function.kind,
+            renamed_from=function.renamed_from,
+        )
+        for function in compared
+    ]
+    return tuple(sorted(found, key=_place))
+
+
+def _place(change: FrameChange) -> tuple[int, bool, float, str, str]:
+    frame, growth = change.frame, _growth(change.frame)
+    kind = change.kind if growth > 0.0 else ChangeKind.DID_NOT_GROW
+    return _ORDER[kind], not frame.significant, -growth, frame.role, frame.frame
 
 
 def top_grown(frames: Sequence[GrownFrame], *, role: str | None = None) -> GrownFrame | None:
@@ -122,7 +169,15 @@ def _growth(frame: GrownFrame) -> float:
     return frame.after_ms_per_request - frame.before_ms_per_request
 
 
-def _compare_role(before: Sequence[StackCosts], after: Sequence[StackCosts], confidence: float) -> list[_Compared]:
+def _compare_role(
+    before: Sequence[StackCosts],
+    after: Sequence[StackCosts],
+    confidence: float,
+    sources: tuple[SourceLookup, SourceLookup] | None,
+) -> list[_Compared]:
+    renamed = match_functions(before, after, sources)
+    before = [rename(trial, renamed) for trial in before]
+    former = {function_name(*new): function_name(*old) for old, new in renamed.items()}
     totals_before = [trial.frame_totals() for trial in before]
     totals_after = [trial.frame_totals() for trial in after]
     selfs_before = [trial.frame_selfs() for trial in before]
@@ -131,17 +186,14 @@ def _compare_role(before: Sequence[StackCosts], after: Sequence[StackCosts], con
     tested_from_ms = _FAMILY_SHARE * (
         fmean(trial.working_ms for trial in before) + fmean(trial.working_ms for trial in after)
     )
-    changes = {
-        name: change(
-            [trial.get(name, 0.0) for trial in totals_before],
-            [trial.get(name, 0.0) for trial in totals_after],
-            confidence=confidence,
-            grain_before=[trial.sample_ms for trial in before],
-            grain_after=[trial.sample_ms for trial in after],
-        )
-        for name in names
-    }
-    tree = build_call_tree(before, after)
+    moved = changes(
+        np.array([[trial.get(name, 0.0) for name in names] for trial in totals_before]),
+        np.array([[trial.get(name, 0.0) for name in names] for trial in totals_after]),
+        confidence=confidence,
+        grain_before=[trial.sample_ms for trial in before],
+        grain_after=[trial.sample_ms for trial in after],
+    )
+    tree, reverse = build_call_tree(before, after), build_call_tree(after, before)
     explaining, callers = tree.explaining(), tree.mere_callers()
     return [
         _Compared(
@@ -151,20 +203,24 @@ def _compare_role(before: Sequence[StackCosts], after: Sequence[StackCosts], con
             before_self_ms=fmean(trial.get(name, 0.0) for trial in selfs_before),
             after_self_ms=fmean(trial.get(name, 0.0) for trial in selfs_after),
             tested=total.before + total.after >= tested_from_ms,
-            group=_group(name, tree, explaining, callers),
+            kind=_kind(name, tree, reverse, explaining, callers),
+            renamed_from=former.get(name, ""),
         )
-        for name, total in changes.items()
+        for name, total in zip(names, moved, strict=True)
     ]
 
 
-def _group(name: str, tree: CallTree, explaining: str | None, callers: frozenset[str]) -> _Group:
-    if tree.growth_ms[name] <= 0.0:
-        return _Group.DID_NOT_GROW
+def _kind(name: str, tree: CallTree, reverse: CallTree, explaining: str | None, callers: frozenset[str]) -> ChangeKind:
+    if tree.growth_ms[name] == 0.0:
+        return ChangeKind.DID_NOT_GROW
+    if tree.growth_ms[name] < 0.0:
+        # What shrank, seen backwards, grew: its work may have moved away.
+        return ChangeKind.MOVED if reverse.is_moved(name) else ChangeKind.DID_NOT_GROW
     if name == explaining:
-        return _Group.EXPLAINS
+        return ChangeKind.EXPLAINS
     if tree.is_moved(name):
-        return _Group.MOVED
-    return _Group.MERE_CALLER if name in callers else _Group.GREW
+        return ChangeKind.MOVED
+    return ChangeKind.MERE_CALLER if name in callers else ChangeKind.GREW
 
 
 def _discoveries(compared: Sequence[_Compared]) -> frozenset[int]:

@@ -1,16 +1,19 @@
-"""The difference of two means over trials: Welch's interval, with a floor under its error for costs that were sampled."""
+"""The difference of two means over trials: Welch's interval, with a floor under its error for sampled costs."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from statistics import fmean, variance
 from typing import TYPE_CHECKING
 
+import numpy as np
 from scipy import stats
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float64]
 
 _MIN_TRIALS = 2
 
@@ -66,26 +69,62 @@ def change(
     involved",
         Biometrika 34 (1947).
     """
-    mean_before, mean_after = fmean(before), fmean(after)
-    part_before = _variance_of_mean(before, grain_before)
-    part_after = _variance_of_mean(after, grain_after)
-    error = math.sqrt(part_before + part_after)
+    (only,) = changes(
+        np.array([before], dtype=np.float64).T,
+        np.array([after], dtype=np.float64).T,
+        confidence=confidence,
+        grain_before=grain_before,
+        grain_after=grain_after,
+    )
+    return only
+
+
+def changes(
+    before: Floats,
+    after: Floats,
+    *,
+    confidence: float,
+    grain_before: Sequence[float] = (),
+    grain_after: Sequence[float] = (),
+) -> tuple[Change, ...]:
+    """Compare many costs at once, each as `change` does.
+
+    Args:
+        before: (trials, costs); at least one trial.
+        after: (trials, costs), the same costs in the same order.
+        confidence: as for `change`.
+        grain_before: as for `change`, one a trial.
+        grain_after: as for `change`, one a trial.
+    """
+    means_before, means_after = before.mean(axis=0), after.mean(axis=0)
+    parts_before = _variances_of_mean(before, grain_before)
+    parts_after = _variances_of_mean(after, grain_after)
+    errors = np.sqrt(parts_before + parts_after)
+    columns = [column.tolist() for column in (means_before, means_after, errors)]
     if min(len(before), len(after)) < _MIN_TRIALS:
-        return Change(before=mean_before, after=mean_after, error=error, low=None, high=None, p_value=None)
-    growth = mean_after - mean_before
-    if error == 0.0:
-        return Change(
-            before=mean_before, after=mean_after, error=0.0, low=growth, high=growth, p_value=float(growth == 0.0)
+        return tuple(
+            Change(before=mean_before, after=mean_after, error=error, low=None, high=None, p_value=None)
+            for mean_before, mean_after, error in zip(*columns, strict=True)
         )
-    degrees = error**4 / (part_before**2 / (len(before) - 1) + part_after**2 / (len(after) - 1))
-    reach = float(stats.t.ppf((1.0 + confidence) / 2.0, degrees)) * error
-    p_value = 2.0 * float(stats.t.sf(abs(growth) / error, degrees))
-    return Change(
-        before=mean_before, after=mean_after, error=error, low=growth - reach, high=growth + reach, p_value=p_value
+    growth = means_after - means_before
+    certain = errors == 0.0
+    safe = np.where(certain, 1.0, errors)
+    spread = parts_before**2 / (len(before) - 1) + parts_after**2 / (len(after) - 1)
+    degrees = np.where(certain, 1.0, safe**4) / np.where(certain, 1.0, spread)
+    reach = np.where(certain, 0.0, stats.t.ppf((1.0 + confidence) / 2.0, degrees) * safe)
+    p_values = np.where(certain, (growth == 0.0).astype(np.float64), 2.0 * stats.t.sf(np.abs(growth) / safe, degrees))
+    columns += [column.tolist() for column in (growth - reach, growth + reach, p_values)]
+    return tuple(
+        Change(before=mean_before, after=mean_after, error=error, low=low, high=high, p_value=p_value)
+        for mean_before, mean_after, error, low, high, p_value in zip(*columns, strict=True)
     )
 
 
-def _variance_of_mean(values: Sequence[float], grains: Sequence[float]) -> float:
-    between = variance(values) if len(values) >= _MIN_TRIALS else 0.0
-    counted = fmean(value * grain for value, grain in zip(values, grains, strict=True)) if grains else 0.0
-    return max(between, counted) / len(values)
+def _variances_of_mean(values: Floats, grains: Sequence[float]) -> Floats:
+    between = values.var(axis=0, ddof=1) if len(values) >= _MIN_TRIALS else np.zeros(values.shape[1])
+    if len(grains) == 0:
+        alone: Floats = between / len(values)
+        return alone
+    counted = (values * np.array(grains, dtype=np.float64)[:, np.newaxis]).mean(axis=0)
+    larger: Floats = np.maximum(between, counted) / len(values)
+    return larger

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from perfguard.evidence.calltree import build_call_tree
-from perfguard.evidence.intervals import change
+from perfguard.evidence.intervals import changes
 from perfguard.evidence.stacks import function_key
 from perfguard.model.result import Direction
 
@@ -34,7 +36,10 @@ _CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvidenceMetric:
-    """CPU milliseconds per request under `function`, a `function (file)` key, in `role`; `score`: its change over its noise."""
+    """CPU milliseconds per request under `function`, a `function (file)` key, in `role`.
+
+    `score` is its change over its noise.
+    """
 
     role: str
     function: str
@@ -93,15 +98,16 @@ def _scored(
     # What shrank from `before` to `after` grew from `after` to `before`.
     forward = direction is Direction.REGRESSION
     tree = build_call_tree(before, after) if forward else build_call_tree(after, before)
+    names = list(dict.fromkeys(name for trial in [*totals_before, *totals_after] for name in trial))
+    compared = changes(
+        np.array([[trial.get(name, 0.0) for name in names] for trial in totals_before]),
+        np.array([[trial.get(name, 0.0) for name in names] for trial in totals_after]),
+        confidence=_CONFIDENCE,
+        grain_before=[trial.sample_ms for trial in before],
+        grain_after=[trial.sample_ms for trial in after],
+    )
     scored = []
-    for name in dict.fromkeys(name for trial in [*totals_before, *totals_after] for name in trial):
-        moved = change(
-            [trial.get(name, 0.0) for trial in totals_before],
-            [trial.get(name, 0.0) for trial in totals_after],
-            confidence=_CONFIDENCE,
-            grain_before=[trial.sample_ms for trial in before],
-            grain_after=[trial.sample_ms for trial in after],
-        )
+    for name, moved in zip(names, compared, strict=True):
         moved_ms = moved.growth if forward else -moved.growth
         if tree.supported_ms[name] < _MIN_SUPPORTED * moved_ms or moved_ms < max(
             _MIN_CHANGE_MS, _MIN_CHANGE_OF_ROLE * role_ms

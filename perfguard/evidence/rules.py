@@ -6,82 +6,27 @@ A rule that stays silent leaves its finding too, with the numbers that kept it s
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from perfguard.evidence.callsites import CallClass
-from perfguard.evidence.intervals import Change, change
+from perfguard.evidence.intervals import change
+from perfguard.evidence.rank_rules import judge_duplicates, judge_event_loops, judge_ranks
+from perfguard.evidence.rule_config import CPU_SATURATED, PICKLE_DOMINATED, RuleConfig
+from perfguard.evidence.rule_parts import CORES, FRAC, MS_PER_REQUEST, class_change, rose, tell_interval, unknown, went
 from perfguard.evidence.stacks import function_key
 from perfguard.model.errors import PerfguardError
 from perfguard.model.result import Evidence, Finding
+
+__all__ = ["CPU_SATURATED", "PICKLE_DOMINATED", "RuleConfig", "judge"]
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from perfguard.evidence.trial import RoleEvidence, RoleLoad, TrialEvidence
     from perfguard.model.profile import Frame
-
-PICKLE_DOMINATED = "pickle_dominated"
-CPU_SATURATED = "cpu_saturated"
-
-_MS_PER_REQUEST = "ms/request"
-_FRAC = "frac"
-_CORES = "cores"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuleConfig:
-    """Every threshold of every rule; the `why` of each says where it comes from. Shares are fractions of one."""
-
-    confidence: float = field(
-        default=0.95, metadata={"why": "level of the intervals over trials; the customary one, as for the user metrics"}
-    )
-    single_trial_growth_ms: float = field(
-        default=0.1,
-        metadata={
-            "why": "with one trial a side there is no interval: several samples' worth at 100 Hz and 500 requests"
-        },
-    )
-    single_trial_growth_frac: float = field(
-        default=0.2,
-        metadata={
-            "why": "with one trial a side: over twice the 8% by which starts of the same server were seen to differ"
-        },
-    )
-    single_trial_errors: float = field(
-        default=3.0, metadata={"why": "with one trial a side: three standard errors of counting samples"}
-    )
-    pickle_share: float = field(
-        default=0.15,
-        metadata={
-            "why": "share of a role's working CPU: below it, removing all pickling gains less than most starts differ"
-        },
-    )
-    pickle_growth_of_working: float = field(
-        default=0.05,
-        metadata={"why": "growth of pickling, as a share of the role's working CPU before, that is worth a line"},
-    )
-    thread_saturated_cores: float = field(
-        default=0.9, metadata={"why": "a thread can use one core; from nine tenths of it on, queues grow without bound"}
-    )
-    machine_saturated_frac: float = field(
-        default=0.95, metadata={"why": "no core is left for more than a twentieth of the time"}
-    )
-    run_delay_frac: float = field(
-        default=0.35,
-        metadata={
-            "why": "a ready thread waits a third of its time for a core; four busy processes on two cores show 0.15-0.4"
-        },
-    )
-    run_delay_min_cores: float = field(
-        default=0.1,
-        metadata={"why": "a thread that works less than this wakes up now and then; its waits hold little back"},
-    )
-    saturation_step: float = field(
-        default=0.05, metadata={"why": "crossing a threshold by less than this is chance, not a change of state"}
-    )
 
 
 def judge(
@@ -95,7 +40,8 @@ def judge(
         config: the thresholds; the defaults if None.
 
     Returns:
-        One finding a rule and role, those that fired first; the roles in the order of their names.
+        One finding a rule and role, those that fired first; the roles in the order of their names. Rules about several
+        ranks leave none where there is one rank only, nor does the rule about event loops where there is no loop.
 
     Raises:
         PerfguardError: a side has no trial.
@@ -108,6 +54,8 @@ def judge(
         {role for trial in before for role in trial.loads} & {role for trial in after for role in trial.loads}
     )
     findings = [rule(role, before, after, config) for rule in (_judge_pickle, _judge_saturation) for role in roles]
+    for rule_of_many in (judge_event_loops, judge_ranks, judge_duplicates):
+        findings += rule_of_many(before, after, config)
     return tuple(sorted(findings, key=lambda finding: not finding.fired))
 
 
@@ -121,14 +69,14 @@ def _judge_pickle(
     profiled_before = [trial.roles[role] for trial in before if role in trial.roles]
     profiled_after = [trial.roles[role] for trial in after if role in trial.roles]
     if not profiled_before or not profiled_after:
-        return _unknown(PICKLE_DOMINATED, role, threshold)
-    pickle = _class_change(CallClass.PICKLE, profiled_before, profiled_after, config)
+        return unknown(PICKLE_DOMINATED, role, threshold)
+    pickle = class_change(CallClass.PICKLE, profiled_before, profiled_after, config)
     working_before = fmean(evidence.costs.working_ms for evidence in profiled_before)
     working_after = fmean(evidence.costs.working_ms for evidence in profiled_after)
     share_before = pickle.before / working_before if working_before else 0.0
     share_after = pickle.after / working_after if working_after else 0.0
     fired = (
-        _rose(pickle, config)
+        rose(pickle, config)
         and pickle.growth >= config.pickle_growth_of_working * working_before
         and share_after >= config.pickle_share
     )
@@ -139,22 +87,18 @@ def _judge_pickle(
         role=role,
         fired=fired,
         effect=(
-            f"Pickling in {role} {_went(pickle, config)} {_interval(pickle)}and is {share_after:.0%} of its working CPU "
-            f"({share_before:.0%} before){where}."
+            f"Pickling in {role} {went(pickle, config)} {tell_interval(pickle)}and is {share_after:.0%} of its "
+            f"working CPU ({share_before:.0%} before){where}."
         ),
         threshold=threshold,
         evidence=(
-            Evidence(what="pickling", unit=_MS_PER_REQUEST, before=pickle.before, after=pickle.after),
-            Evidence(what="pickling, share of working CPU", unit=_FRAC, before=share_before, after=share_after),
+            Evidence(what="pickling", unit=MS_PER_REQUEST, before=pickle.before, after=pickle.after),
+            Evidence(what="pickling, share of working CPU", unit=FRAC, before=share_before, after=share_after),
             Evidence(
-                what="working CPU under the sampler", unit=_MS_PER_REQUEST, before=working_before, after=working_after
+                what="working CPU under the sampler", unit=MS_PER_REQUEST, before=working_before, after=working_after
             ),
             *(
-                [
-                    Evidence(
-                        what=f"pickling called at {site}", unit=_MS_PER_REQUEST, before=site_before, after=site_after
-                    )
-                ]
+                [Evidence(what=f"pickling called at {site}", unit=MS_PER_REQUEST, before=site_before, after=site_after)]
                 if site
                 else []
             ),
@@ -173,37 +117,37 @@ def _judge_saturation(
     state_before = _state([trial.loads[role] for trial in before if role in trial.loads], before)
     state_after = _state([trial.loads[role] for trial in after if role in trial.loads], after)
     if state_before is None or state_after is None:
-        return _unknown(CPU_SATURATED, role, threshold)
+        return unknown(CPU_SATURATED, role, threshold)
     working = change(state_before.working_ms, state_after.working_ms, confidence=config.confidence)
     was, now = _reached(state_before, config), _reached(state_after, config)
-    rose = _rose(working, config)
+    grew = rose(working, config)
     entered = any(
         state_after.reading(limit) - state_before.reading(limit) >= config.saturation_step for limit in now - was
     )
-    fired = bool(now) and (rose or (entered and working.growth > 0.0))
+    fired = bool(now) and (grew or (entered and working.growth > 0.0))
     return Finding(
         rule=CPU_SATURATED,
         role=role,
         fired=fired,
         effect=(
             f"{_saturation_effect(role, state_before, state_after, was, now)}; the working CPU of {role} "
-            f"{_went(working, config)}."
+            f"{went(working, config)}."
         ),
         threshold=threshold,
         evidence=(
             Evidence(
                 what="busiest thread, working",
-                unit=_CORES,
+                unit=CORES,
                 before=state_before.thread_cores,
                 after=state_after.thread_cores,
             ),
-            Evidence(what="working CPU", unit=_MS_PER_REQUEST, before=working.before, after=working.after),
+            Evidence(what="working CPU", unit=MS_PER_REQUEST, before=working.before, after=working.after),
             Evidence(
-                what="CPU with polling", unit=_MS_PER_REQUEST, before=state_before.cpu_ms, after=state_after.cpu_ms
+                what="CPU with polling", unit=MS_PER_REQUEST, before=state_before.cpu_ms, after=state_after.cpu_ms
             ),
             Evidence(
                 what="busiest thread's wait for a core",
-                unit=_FRAC,
+                unit=FRAC,
                 before=state_before.run_delay_frac,
                 after=state_after.run_delay_frac,
             ),
@@ -288,61 +232,7 @@ def _in_words(limit: _Limit, role: str, before: _State, after: _State) -> str:
 def _machine_evidence(before: _State, after: _State) -> tuple[Evidence, ...]:
     if before.machine_frac is None or after.machine_frac is None:
         return ()
-    return (Evidence(what="machine busy with work", unit=_FRAC, before=before.machine_frac, after=after.machine_frac),)
-
-
-def _unknown(rule: str, role: str, threshold: str) -> Finding:
-    """Say that a role cannot be judged; a rule without stacks never fires, since polling would pass for work."""
-    return Finding(
-        rule=rule,
-        role=role,
-        fired=False,
-        effect=f"Not judged: {role} has no stacks on one side, so its work cannot be told from polling.",
-        threshold=threshold,
-        evidence=(),
-    )
-
-
-def _class_change(
-    call_class: CallClass, before: Sequence[RoleEvidence], after: Sequence[RoleEvidence], config: RuleConfig
-) -> Change:
-    return change(
-        [evidence.class_ms.get(call_class, 0.0) for evidence in before],
-        [evidence.class_ms.get(call_class, 0.0) for evidence in after],
-        confidence=config.confidence,
-        grain_before=[evidence.costs.sample_ms for evidence in before],
-        grain_after=[evidence.costs.sample_ms for evidence in after],
-    )
-
-
-def _rose(moved: Change, config: RuleConfig) -> bool:
-    """Tell a growth from noise: by its interval, or with one trial a side by its size."""
-    if moved.growth <= 0.0:
-        return False
-    if moved.p_value is not None:
-        return moved.excludes_zero
-    return (
-        moved.growth >= config.single_trial_growth_ms
-        and moved.growth >= config.single_trial_growth_frac * moved.before
-        and moved.growth >= config.single_trial_errors * moved.error
-    )
-
-
-def _went(moved: Change, config: RuleConfig) -> str:
-    numbers = f"{moved.before:.2f} to {moved.after:.2f} ms/request"
-    if _rose(moved, config):
-        return f"rose from {numbers}"
-    return (
-        f"fell from {numbers}"
-        if moved.p_value is not None and moved.excludes_zero
-        else f"did not change beyond noise ({numbers})"
-    )
-
-
-def _interval(moved: Change) -> str:
-    if moved.low is None or moved.high is None:
-        return "(one trial on a side) "
-    return f"({moved.growth:+.2f}, interval {moved.low:+.2f} to {moved.high:+.2f}) "
+    return (Evidence(what="machine busy with work", unit=FRAC, before=before.machine_frac, after=after.machine_frac),)
 
 
 def _top_site(

@@ -1,9 +1,14 @@
-"""Folded stacks as text: reading py-spy's raw output, writing it back, adding several up.
+"""Folded stacks as text: reading what any tool collapsed, writing it back, adding several up.
 
-The form is one stack a line, frames root first and joined by `;`, then a space and the number of samples. With
-`--threads` the outermost frame is `thread (TID): NAME` (`thread (TID)` where the thread has no name yet), with
-`--subprocesses` one or more `process PID:"COMMAND"` frames stand before it. py-spy escapes nothing: a command that
-holds line breaks spreads its record over lines, and a semicolon in a name cannot be told from the end of a frame.
+The form is one stack a line, frames root first and joined by `;`, then a space and the number of samples.
+Source: B. Gregg, FlameGraph, stackcollapse-*.pl. Of its dialects two say more than a name:
+
+- py-spy's raw output. A frame reads `function (file:line)`. With `--threads` the outermost frame is
+  `thread (TID): NAME` (`thread (TID)` where the thread has no name yet), with `--subprocesses` one or more
+  `process PID:"COMMAND"` frames stand before it. py-spy escapes nothing: a command that holds line breaks spreads its
+  record over lines, and a semicolon in a name cannot be told from the end of a frame.
+- The sampling profiler of Python 3.15 (`--collapsed`). The outermost frame is `tid:TID`, a frame reads
+  `file:function:line`, and the file is a bare name without its folder.
 """
 
 from __future__ import annotations
@@ -15,25 +20,30 @@ from perfguard.model.errors import PerfguardError
 from perfguard.model.profile import Frame, Stack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-_PROCESS = re.compile(r'(?:^|;)process \d+:"', re.ASCII)
+_PROCESS = re.compile(r'process \d+:"', re.ASCII)
 _PROCESS_PREFIX = re.compile(r'process \d+:".*?";(?=process \d+:"|thread \(|[^;]* \()', re.ASCII | re.DOTALL)
+_PROCESS_WORD = "process "
+# A command may hold a whole script; a record of more lines is a file that was damaged.
+_MAX_COMMAND_LINES = 2000
 # TIDs of Linux have at most 22 bits; where py-spy knows no OS id it writes the interpreter's own in hexadecimal.
 _THREAD = re.compile(r"thread \((?P<tid>0[xX][0-9a-fA-F]{1,16}|\d{1,19})\)(?:: ?(?P<name>.*))?", re.ASCII | re.DOTALL)
+_CPYTHON_THREAD = re.compile(r"tid:(?P<tid>\d{1,20})", re.ASCII)
 _LINE = re.compile(r"(?P<file>.*):(?P<line>[1-9]\d{0,8})", re.ASCII | re.DOTALL)
+_CPYTHON_FRAME = re.compile(r"(?P<file>.*):(?P<function>[^:]*):(?P<line>\d{1,9})", re.ASCII | re.DOTALL)
 _MAX_COUNT_DIGITS = 18
+_MAX_OS_TID = 1 << 22
 _SHOWN_CHARS = 80
 
 
 def parse_folded(text: str, *, strip_prefixes: Sequence[str] = ()) -> tuple[Stack, ...]:
-    """Read py-spy's `--format raw` text; stacks keep their order, and equal ones are added up.
+    """Read collapsed stacks; they keep their order, equal ones are added up, and equal frames are one object.
 
     Args:
         text: the whole file. Empty lines are passed over.
         strip_prefixes: folders (import roots: the server's `python/`, `site-packages`, the standard library) to take
-        off file
-            names, so that a file has the same name in every revision. The longest that fits is taken.
+            off file names, so that a file has the same name in every revision. The longest that fits is taken.
 
     Returns:
         One stack per distinct thread and frames. `tid` is 0 where the text gives no OS id; `frames` is empty where
@@ -42,18 +52,77 @@ def parse_folded(text: str, *, strip_prefixes: Sequence[str] = ()) -> tuple[Stac
     Raises:
         PerfguardError: a line does not end in a space and a positive number of samples.
     """
-    prefixes = _as_folders(strip_prefixes)
-    counts: dict[tuple[str, int, tuple[Frame, ...]], int] = {}
-    parsed: dict[str, Frame] = {}
+    threads = _Threads()
+    frames: FrameTable | None = None
+    counts: dict[tuple[int, tuple[int, ...]], int] = {}
     for number, record in _records(text):
         folded, samples = _split_count(record, number)
-        thread, tid, names = _split_thread(_without_processes(folded))
-        for name in names:
-            if name not in parsed:
-                parsed[name] = _parse_frame(name, prefixes)
-        key = (thread, tid, tuple(parsed[name] for name in names))
-        counts[key] = counts.get(key, 0) + samples
-    return tuple(_stack(key, samples) for key, samples in counts.items())
+        if _PROCESS_WORD in folded:
+            folded = _without_processes(folded)
+        names = folded.split(";")
+        thread = threads[names[0]]
+        if frames is None:
+            read = _cpython_frame if _CPYTHON_THREAD.fullmatch(names[0]) else _parse_frame
+            frames = FrameTable(strip_prefixes, read)
+        if thread:
+            del names[0]
+        # Indices, because hashing a frame's texts for every place that it stands in would take most of the time.
+        indices = tuple([frames[name] for name in names if name])
+        counts[thread, indices] = counts.get((thread, indices), 0) + samples
+    if frames is None:
+        return ()
+    found = frames.frames
+    return tuple(
+        Stack(thread=name, tid=tid, frames=tuple([found[index] for index in indices]), samples=samples)
+        for (thread, indices), samples in counts.items()
+        for name, tid in (threads.known[thread],)
+    )
+
+
+class FrameTable(dict[str, int]):
+    """Gives the text of a frame its index in `frames`; it is read once, and equal frames share an index."""
+
+    def __init__(self, strip_prefixes: Sequence[str], read: Callable[[str], Frame]) -> None:
+        super().__init__()
+        self.frames: list[Frame] = []
+        self._prefixes = _as_folders(strip_prefixes)
+        self._read = read
+        self._index: dict[Frame, int] = {}
+
+    def __missing__(self, name: str) -> int:
+        index = self.add(self._read(name))
+        self[name] = index
+        return index
+
+    def add(self, frame: Frame) -> int:
+        """Return the index of a frame, its file shortened."""
+        for prefix in self._prefixes:
+            if frame.file.startswith(prefix) and len(frame.file) > len(prefix):
+                frame = Frame(function=frame.function, file=frame.file[len(prefix) :], line=frame.line)
+                break
+        index = self._index.setdefault(frame, len(self.frames))
+        if index == len(self.frames):
+            self.frames.append(frame)
+        return index
+
+
+class _Threads(dict[str, int]):
+    """Gives a stack's first frame the place of its thread in `known`; 0 where it is an ordinary frame."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.known: list[tuple[str, int]] = [("", 0)]
+
+    def __missing__(self, name: str) -> int:
+        thread = read_thread(name)
+        if thread is None:
+            self[name] = 0
+            return 0
+        # Two texts may be one thread: interpreter's ids are dropped.
+        if thread not in self.known[1:]:
+            self.known.append(thread)
+        self[name] = self.known.index(thread, 1)
+        return self[name]
 
 
 def render_folded(stacks: Iterable[Stack]) -> str:
@@ -75,17 +144,35 @@ def merge(*profiles: Iterable[Stack]) -> tuple[Stack, ...]:
         for stack in profile:
             key = (stack.thread, stack.tid, stack.frames)
             counts[key] = counts.get(key, 0) + stack.samples
-    return tuple(_stack(key, samples) for key, samples in counts.items())
+    return tuple(
+        Stack(thread=thread, tid=tid, frames=frames, samples=samples)
+        for (thread, tid, frames), samples in counts.items()
+    )
 
 
 def function_key(frame: Frame) -> str:
     """Name a frame's function, `function (file)`: what is compared between revisions, since lines move."""
-    return f"{frame.function} ({frame.file})"
+    return function_name(frame.function, frame.file)
 
 
-def _stack(key: tuple[str, int, tuple[Frame, ...]], samples: int) -> Stack:
-    thread, tid, frames = key
-    return Stack(thread=thread, tid=tid, frames=frames, samples=samples)
+def function_name(function: str, file: str) -> str:
+    """Spell a function and its file as `function_key` does."""
+    return f"{function} ({file})"
+
+
+def read_thread(name: str) -> tuple[str, int] | None:
+    """Return the name and OS id of the thread that a first frame tells, or None where it is an ordinary frame."""
+    match = _THREAD.fullmatch(name)
+    if match is not None:
+        tid = match["tid"]
+        # An interpreter's own thread id (hexadecimal) matches nothing in /proc, so it counts as unknown.
+        return match["name"] or "", 0 if tid[:2].lower() == "0x" else int(tid)
+    match = _CPYTHON_THREAD.fullmatch(name)
+    if match is None:
+        return None
+    # The interpreter's thread id is an address on Linux, which tells threads apart but is no OS id.
+    tid_number = int(match["tid"])
+    return (name, 0) if tid_number > _MAX_OS_TID else ("", tid_number)
 
 
 def _as_folders(prefixes: Sequence[str]) -> tuple[str, ...]:
@@ -95,34 +182,41 @@ def _as_folders(prefixes: Sequence[str]) -> tuple[str, ...]:
 
 def _records(text: str) -> Iterator[tuple[int, str]]:
     """Yield (number of the first line, record); only a line feed ends a line; names may hold any other."""
-    pending, start = "", 0
-    for number, line in enumerate(text.split("\n"), 1):
+    pending: list[str] = []
+    start = position = number = 0
+    while position <= len(text):
+        end = text.find("\n", position)
+        end = len(text) if end < 0 else end
+        line, position, number = text[position:end], end + 1, number + 1
         if pending:
-            record = f"{pending}\n{line}"
+            pending.append(line)
+            # A line without a quote cannot close the command, so that long scripts are not joined again and again.
+            if '"' not in line:
+                continue
+            record = "\n".join(pending)
         elif line.strip(" \r"):
             record, start = line, number
         else:
             continue
-        if _has_open_command(record):
-            pending = record
-        else:
-            pending = ""
+        if _PROCESS_WORD not in record or not _has_open_command(record):
+            pending = []
             yield start, record
+        elif len(pending) > _MAX_COMMAND_LINES:
+            break
+        else:
+            pending = pending or [record]
     if pending:
-        raise _malformed(start, pending, "its process's command is never closed")
+        raise _malformed(start, pending[0], "its process's command is never closed")
 
 
 def _has_open_command(record: str) -> bool:
-    """Tell whether the last `process PID:"` frame still waits for its closing quote."""
-    starts = [match.end() for match in _PROCESS.finditer(record)]
-    if not starts:
-        return False
-    rest = record[starts[-1] :]
-    return '";' not in rest and not re.search(r'" \d+$', rest, re.ASCII)
+    """Tell whether the record breaks off inside a `process PID:"COMMAND"` frame: its command holds a line break."""
+    rest = _without_processes(record)
+    return _PROCESS.match(rest) is not None and not re.search(r'" \d+$', rest, re.ASCII)
 
 
 def _split_count(record: str, number: int) -> tuple[str, int]:
-    folded, space, digits = record.rpartition(" ")
+    folded, space, digits = record.rstrip("\r").rpartition(" ")
     if (
         not space
         or not digits.isascii()
@@ -136,31 +230,24 @@ def _split_count(record: str, number: int) -> tuple[str, int]:
 
 def _without_processes(folded: str) -> str:
     """Take the `process` frames off: thread ids are unique on the machine, so they add nothing."""
-    while match := _PROCESS_PREFIX.match(folded):
-        folded = folded[match.end() :]
-    return folded
+    start = 0
+    while match := _PROCESS_PREFIX.match(folded, start):
+        start = match.end()
+    return folded[start:]
 
 
-def _split_thread(folded: str) -> tuple[str, int, list[str]]:
-    parts = folded.split(";")
-    match = _THREAD.fullmatch(parts[0])
-    if match is None:
-        return "", 0, [part for part in parts if part]
-    tid = match["tid"]
-    # An interpreter's own thread id (hexadecimal) matches nothing in /proc, so it counts as unknown.
-    os_tid = 0 if tid[:2].lower() == "0x" else int(tid)
-    return match["name"] or "", os_tid, [part for part in parts[1:] if part]
-
-
-def _parse_frame(name: str, prefixes: tuple[str, ...]) -> Frame:
+def _parse_frame(name: str) -> Frame:
     function, place = _split_place(name)
     match = _LINE.fullmatch(place)
     file, line = (match["file"], int(match["line"])) if match else (place, 0)
-    for prefix in prefixes:
-        if file.startswith(prefix) and len(file) > len(prefix):
-            file = file[len(prefix) :]
-            break
     return Frame(function=function, file=file, line=line)
+
+
+def _cpython_frame(name: str) -> Frame:
+    match = _CPYTHON_FRAME.fullmatch(name)
+    if match is None:  # `<GC>` and `<native>` stand alone
+        return Frame(function=name, file="", line=0)
+    return Frame(function=match["function"], file=match["file"], line=int(match["line"]))
 
 
 def _split_place(name: str) -> tuple[str, str]:
@@ -187,5 +274,6 @@ def _malformed(number: int, record: str, problem: str) -> PerfguardError:
     shown = record if len(record) <= _SHOWN_CHARS else record[: _SHOWN_CHARS - 3] + "..."
     return PerfguardError(
         f"line {number} of the folded stacks cannot be read: {problem}: {shown!r}",
-        hint="record it again with `py-spy record --format raw`; a file that was cut off ends in half a line",
+        hint="record it again, for example with `py-spy record --format raw`; a file that was cut off ends in half a "
+        "line",
     )

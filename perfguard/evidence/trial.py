@@ -10,8 +10,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from perfguard.evidence.callrules import GENERIC_RULES, CallRules
 from perfguard.evidence.callsites import CallClass, CallSites, SourceLookup, StackClass
 from perfguard.evidence.cost import StackCosts, cost_stacks
+from perfguard.evidence.eventloop import blocking_site, runs_on_loop
 from perfguard.model.errors import PerfguardError
 
 if TYPE_CHECKING:
@@ -45,12 +47,14 @@ class RoleLoad:
 class RoleEvidence:
     """The stacks of one role: their costs, the CPU milliseconds per request of each class, and of each deciding line.
 
-    `site_ms` is keyed by class and the deciding frame.
+    `site_ms` is keyed by class and the deciding frame. `loop_block_ms` holds what an asyncio loop's thread spent in
+    calls that do not yield, by the deciding frame; it is None where no loop was seen.
     """
 
     costs: StackCosts
     class_ms: Mapping[CallClass, float]
     site_ms: Mapping[tuple[CallClass, Frame], float]
+    loop_block_ms: Mapping[Frame, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +77,12 @@ class TrialEvidence:
         return {role: evidence.costs for role, evidence in self.roles.items()}
 
 
-def trial_evidence(samples: Samples, stacks: Mapping[str, Sequence[Stack]], source: SourceLookup) -> TrialEvidence:
+def trial_evidence(
+    samples: Samples,
+    stacks: Mapping[str, Sequence[Stack]],
+    source: SourceLookup,
+    rules: CallRules = GENERIC_RULES,
+) -> TrialEvidence:
     """Judge what a trial measured, role by role.
 
     Args:
@@ -81,13 +90,14 @@ def trial_evidence(samples: Samples, stacks: Mapping[str, Sequence[Stack]], sour
         stacks: the parsed stacks of every profiled role (an idle process's may be empty); ignored where the trial ran
             without profiling.
         source: the source files of the revision that ran, by the names in `stacks`.
+        rules: what the names of calls say; the server's own have to be added to the generic ones.
 
     Raises:
         PerfguardError: no request succeeded, or a role has stacks but its CPU was not sampled.
     """
     if samples.load.succeeded <= 0:
         raise PerfguardError("the trial cannot be judged: not one request of the measured load succeeded")
-    sites = CallSites(source)
+    sites = CallSites(source, rules)
     roles: dict[str, RoleEvidence] = {}
     polling: dict[str, _Polling] = {}
     if samples.profiled_cpu is not None and samples.profiled_load is not None:
@@ -132,13 +142,19 @@ def _role_evidence(
     costs = cost_stacks(stacks, processes, requests, is_polling=is_polling)
     class_ms: dict[CallClass, float] = {}
     site_ms: dict[tuple[CallClass, Frame], float] = {}
+    loop_block_ms: dict[Frame, float] | None = None
     for frames, cost_ms in (*costs.working.items(), *costs.polling.items()):
         verdict = classes[frames]
+        if runs_on_loop(frames):
+            loop_block_ms = loop_block_ms or {}
+            blocking = blocking_site(frames, verdict)
+            if blocking is not None:
+                loop_block_ms[blocking] = loop_block_ms.get(blocking, 0.0) + cost_ms
         class_ms[verdict.call_class] = class_ms.get(verdict.call_class, 0.0) + cost_ms
         if verdict.site is not None:
             key = (verdict.call_class, verdict.site)
             site_ms[key] = site_ms.get(key, 0.0) + cost_ms
-    return RoleEvidence(costs=costs, class_ms=class_ms, site_ms=site_ms)
+    return RoleEvidence(costs=costs, class_ms=class_ms, site_ms=site_ms, loop_block_ms=loop_block_ms)
 
 
 def _polling(stacks: Sequence[Stack], costs: StackCosts, classes: Mapping[tuple[Frame, ...], StackClass]) -> _Polling:

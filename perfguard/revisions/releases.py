@@ -1,11 +1,12 @@
 """Turns a package's releases into a git history, one commit a release, so that they are bisected as commits are.
 
-The history is made once and cached. Its commits are deterministic: author, committer and date are fixed (a release's
-`committed_at` is therefore no publication date), and only the wheels' contents and order decide the hashes.
+The history is made once and cached. Its commits are deterministic: author and committer are the package, the date is
+when the wheel was built by its own word, and only the wheels and their order decide the hashes.
 """
 
 from __future__ import annotations
 
+import calendar
 import difflib
 import json
 import re
@@ -20,20 +21,26 @@ from packaging.version import InvalidVersion, Version
 
 from perfguard.model.errors import PerfguardError, UnknownRevisionError, UsageError
 from perfguard.model.revision import HistoryKind, Revision
-from perfguard.revisions.cachefiles import TEMPORARY_PREFIX, cache_errors, locked, remove_leftovers, write_whole
+from perfguard.revisions.cachefiles import (
+    TEMPORARY_PREFIX,
+    cache_errors,
+    locked,
+    remove_leftovers,
+    short_key,
+    write_whole,
+)
 from perfguard.revisions.gitcommand import Git
 from perfguard.revisions.repository import Repository
 from perfguard.revisions.stores import lay_out_store
 from perfguard.revisions.wheels import WheelCache
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from perfguard.model.progress import Progress
 
 _PACKAGE_NAME = re.compile(r"[A-Z0-9](?:[A-Z0-9._-]*[A-Z0-9])?", re.IGNORECASE)
-_DATE = "946684800 +0000"  # 2000-01-01: the same for every release, so that hashes do not depend on when it is run
-_LAYOUT = 1  # raise it when the commits of the same wheels would come out differently
+_LAYOUT = 2  # raise it when the commits of the same wheels would come out differently
 
 
 def is_version(text: str) -> bool:
@@ -61,13 +68,44 @@ def release_history(package: str, good: str, bad: str, *, cache_dir: Path, progr
         PerfguardError: a release has no wheel, a download fails, or the cache cannot be written.
     """
     name = _canonical(package)
-    first, last = _version(name, good), _version(name, bad)
-    _check_order(first, last)
+    ends = _version(name, good), _version(name, bad)
+    _check_order(*ends)
+    return _open_history(name, ends, lambda known: _between(known, *ends), cache_dir=cache_dir, progress=progress)
+
+
+def named_releases(package: str, names: Sequence[str], *, cache_dir: Path, progress: Progress) -> Repository:
+    """Just the releases of `package` that `names` names, in PEP 440 order; one is enough, and any order will do.
+
+    Otherwise as `release_history`.
+
+    Raises:
+        UnknownRevisionError: a name is no release of the package.
+        UsageError: the package is unknown.
+        PerfguardError: a release has no wheel, a download fails, or the cache cannot be written.
+    """
+    name = _canonical(package)
+    wanted = tuple(sorted({_version(name, each) for each in names}))
+    return _open_history(name, wanted, lambda _: wanted, cache_dir=cache_dir, progress=progress)
+
+
+def _open_history(
+    name: str,
+    needed: tuple[Version, ...],
+    choose: Callable[[Sequence[Version]], tuple[Version, ...]],
+    *,
+    cache_dir: Path,
+    progress: Progress,
+) -> ReleaseHistory:
+    """Open the history of the releases that `choose` picks among the known ones, which must hold the `needed` ones."""
     directory = cache_dir.absolute() / "releases" / name
     with cache_errors(cache_dir), locked(directory / "lock", progress=progress):
         remove_leftovers(directory)
         wheels = WheelCache(package=name, directory=directory, progress=progress)
-        versions = _between(wheels.versions(needed=(first, last)), first, last, package=name)
+        known = wheels.versions(needed=needed)
+        for version in needed:
+            if version not in known:
+                raise _unknown(name, version, known)
+        versions = choose(known)
         store_dir = directory / f"{name}.git"
         lay_out_store(store_dir)
         store = Git.in_store(store_dir)
@@ -141,10 +179,7 @@ def _check_order(good: Version, bad: Version) -> None:
         )
 
 
-def _between(known: Sequence[Version], good: Version, bad: Version, *, package: str) -> tuple[Version, ...]:
-    for end in (good, bad):
-        if end not in known:
-            raise _unknown(package, end, known)
+def _between(known: Sequence[Version], good: Version, bad: Version) -> tuple[Version, ...]:
     with_pre_releases = good.is_prerelease or bad.is_prerelease
     inside = (version for version in known if good <= version <= bad)
     return tuple(version for version in inside if with_pre_releases or not version.is_prerelease)
@@ -157,7 +192,8 @@ def _unknown(package: str, version: Version, known: Sequence[Version]) -> Unknow
 
 
 def _manifest(directory: Path, versions: Sequence[Version]) -> Path:
-    return directory / "histories" / f"{versions[0]}--{versions[-1]}.json"
+    listed = short_key(" ".join(map(str, versions)))
+    return directory / "histories" / f"{versions[0]}--{versions[-1]}-{listed}.json"
 
 
 def _described(versions: Sequence[Version], commits: Mapping[Version, str]) -> dict[str, object]:
@@ -209,17 +245,24 @@ def _write_commit(stream: BinaryIO, mark: int, wheel: Path, *, package: str, ver
     subject = f"{package} {version}".encode()
     # The ref lives in the stream only long enough to be fast-import's target; the manifest is what names commits.
     stream.write(b"commit refs/heads/latest-import\nmark :%d\n" % mark)
-    stream.write(f"author {package} <> {_DATE}\ncommitter {package} <> {_DATE}\n".encode())
-    stream.write(b"data %d\n%s\n" % (len(subject), subject))
-    if mark > 1:
-        stream.write(b"from :%d\n" % (mark - 1))
-    stream.write(b"deleteall\n")
     with zipfile.ZipFile(wheel) as archive:
+        date = _built_at(archive)
+        stream.write(f"author {package} <> {date}\ncommitter {package} <> {date}\n".encode())
+        stream.write(b"data %d\n%s\n" % (len(subject), subject))
+        if mark > 1:
+            stream.write(b"from :%d\n" % (mark - 1))
+        stream.write(b"deleteall\n")
         for member in _members(archive, wheel):
             content = archive.read(member.info)
             mode = b"100755" if member.info.external_attr >> 16 & 0o100 else b"100644"
             stream.write(b"M %s inline %s\ndata %d\n" % (mode, _quoted(member.path), len(content)))
             stream.write(content + b"\n")
+
+
+def _built_at(archive: zipfile.ZipFile) -> str:
+    """When a wheel was built by its own word, its youngest file's time, in git's form."""
+    youngest = max((info.date_time for info in archive.infolist()), default=(1980, 1, 1, 0, 0, 0))
+    return f"{calendar.timegm((*youngest, 0, 0, 0))} +0000"
 
 
 def _members(archive: zipfile.ZipFile, wheel: Path) -> list[_Member]:

@@ -7,7 +7,7 @@ from pathlib import Path
 _DENIALS = ("permission denied", "operation not permitted", "sys_ptrace")
 _CAP_SYS_PTRACE = 19
 _NO_ATTACH_AT_ALL = 3
-_WITHOUT = "or set profiling.enabled = false in the scenario"
+_WITHOUT = ", or set profiling.enabled = false in the scenario"
 
 
 def is_denial(said: str) -> bool:
@@ -15,8 +15,10 @@ def is_denial(said: str) -> bool:
     return any(word in said.lower() for word in _DENIALS)
 
 
-def why_denied(proc_root: Path = Path("/proc")) -> tuple[str, str]:
+def why_denied(proc_root: Path = Path("/proc"), *, instead: str = _WITHOUT) -> tuple[str, str]:
     """Say why reading other processes is forbidden here, and what mends it: (reason, mend).
+
+    `instead` ends the mend: how to do without.
 
     Source: ptrace(2), "Ptrace access mode checking" and "/proc/sys/kernel/yama/ptrace_scope"; proc(5), hidepid.
     """
@@ -24,24 +26,24 @@ def why_denied(proc_root: Path = Path("/proc")) -> tuple[str, str]:
     if scope == _NO_ATTACH_AT_ALL:
         return (
             "kernel.yama.ptrace_scope is 3, which forbids it to everyone until the next boot",
-            f"boot with kernel.yama.ptrace_scope=0, {_WITHOUT}",
+            f"boot with kernel.yama.ptrace_scope=0{instead}",
         )
     hidden = _hidepid(proc_root)
     if hidden:
-        return f"/proc is mounted with {hidden}", f"mount it without: sudo mount -o remount,hidepid=0 /proc, {_WITHOUT}"
+        return f"/proc is mounted with {hidden}", f"mount it without: sudo mount -o remount,hidepid=0 /proc{instead}"
     if _has_cap_sys_ptrace(proc_root):
         return (
             "the kernel refused although CAP_SYS_PTRACE is held (a seccomp profile or another user namespace)",
-            f"run perfguard in the server's container, with --security-opt seccomp=unconfined, {_WITHOUT}",
+            f"run perfguard in the server's container, with --security-opt seccomp=unconfined{instead}",
         )
     if scope:
         return (
             f"kernel.yama.ptrace_scope is {scope} and CAP_SYS_PTRACE is missing",
-            f"sudo sysctl kernel.yama.ptrace_scope=0, or give the container --cap-add=SYS_PTRACE, {_WITHOUT}",
+            f"sudo sysctl kernel.yama.ptrace_scope=0, or give the container --cap-add=SYS_PTRACE{instead}",
         )
     return (
         "the process belongs to another user, or this container lacks CAP_SYS_PTRACE",
-        f"run perfguard as the server's user, or give the container --cap-add=SYS_PTRACE, {_WITHOUT}",
+        f"run perfguard as the server's user, or give the container --cap-add=SYS_PTRACE{instead}",
     )
 
 

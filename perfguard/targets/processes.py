@@ -63,7 +63,7 @@ class ManagedProcess:
     ) -> None:
         self.log_path = log_path
         self.returncode: int | None = None
-        self._remove_dirs = tuple(remove_dirs)
+        self._remove_dirs = tuple(directory.resolve() for directory in remove_dirs)
         self._record_dir = record_dir
         self._stop_signal = stop_signal
         self._known: dict[int, psutil.Process] = {}

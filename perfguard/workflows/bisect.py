@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from perfguard.evidence.culprit import link_culprit
 from perfguard.evidence.metric import EvidenceMetric, evidence_metric, metric_value
 from perfguard.evidence.profiles import merge_roles
 from perfguard.evidence.rules import RuleConfig, judge
@@ -20,7 +21,7 @@ from perfguard.workflows.compare import compare_stacks, tell_effect
 from perfguard.workflows.judge import Judge, run_info, summarise_revisions
 from perfguard.workflows.metrics import log_worse, user_effects
 from perfguard.workflows.session import Session
-from perfguard.workflows.setup import RunRequest, open_bench, open_history, open_store
+from perfguard.workflows.setup import RunRequest, open_bench, open_range, open_store
 
 Floats = npt.NDArray[np.float64]
 
@@ -46,7 +47,7 @@ def bisect(request: RunRequest, good_ref: str, bad_ref: str, direction: Directio
     Raises:
         UsageError: a revision does not exist, both are the same, or good is not an ancestor of bad.
     """
-    repository = open_history(request, good_ref, bad_ref, progress)
+    repository = open_range(request, good_ref, bad_ref, progress)
     history = repository.between(good_ref, bad_ref)
     revisions = history.revisions
     with open_store(request, f"bisect {direction.value}", revisions) as store:
@@ -235,18 +236,27 @@ class _Bisect:
             bad=self._revisions[-1],
             candidates=len(self._revisions) - 1,
             verdict=found.verdict,
-            sentence=self._sentence(found, culprit, effects),
+            sentence=self._sentence(found, culprit, effects) + self._link(culprit, before, after),
             culprit=culprit,
             credible_set=tuple(self._revisions[index] for index in found.credible_set),
             posterior=found.posterior,
             effects=effects,
             findings=judge(before, after, RuleConfig()) if both else (),
-            grown_frames=compare_stacks(before, after, self._limits.confidence),
+            grown_frames=compare_stacks(before, after, confidence=self._limits.confidence, direction=self._direction),
             baseline_profiles=merge_roles(before),
             candidate_profiles=merge_roles(after),
             revisions=summarise_revisions(self._session, self._revisions),
             trials=trials,
         )
+
+    def _link(
+        self, culprit: Culprit | None, before: tuple[TrialEvidence, ...], after: tuple[TrialEvidence, ...]
+    ) -> str:
+        """Say which of the culprit's changed lines the growth lies under, as one more sentence."""
+        if culprit is None or not before or not after or self._direction is not Direction.REGRESSION:
+            return ""
+        costs = [[trial.costs for trial in side] for side in (before, after)]
+        return " " + link_culprit(culprit.hunks, costs[0], costs[1]).sentence
 
     def _sentence(self, found: _Found, culprit: Culprit | None, effects: tuple[Effect, ...]) -> str:
         good, bad = self._revisions[0].label, self._revisions[-1].label

@@ -11,14 +11,14 @@ from perfguard.evidence.rules import RuleConfig, judge
 from perfguard.evidence.trial import TrialEvidence
 from perfguard.model.errors import UsageError
 from perfguard.model.progress import Progress
-from perfguard.model.result import CompareResult, CompareVerdict, Effect, GrownFrame
+from perfguard.model.result import CompareResult, CompareVerdict, Direction, Effect, GrownFrame
 from perfguard.model.revision import Revision
 from perfguard.model.trial import Untestable
 from perfguard.stats.paired import PairedSummary, summarise_pairs
 from perfguard.workflows.judge import Judge, percent, run_info, summarise_revisions
 from perfguard.workflows.metrics import block_differences, log_worse, user_effects
 from perfguard.workflows.session import Session
-from perfguard.workflows.setup import RunRequest, open_bench, open_history, open_store
+from perfguard.workflows.setup import RunRequest, open_bench, open_named, open_store
 
 MIN_BLOCKS = 3
 MAX_BLOCKS = 16
@@ -32,7 +32,7 @@ def compare(request: RunRequest, baseline_ref: str, candidate_ref: str, progress
     Raises:
         UsageError: the two are the same revision, or one does not exist.
     """
-    repository = open_history(request, baseline_ref, candidate_ref, progress)
+    repository = open_named(request, (baseline_ref, candidate_ref), progress)
     baseline, candidate = repository.resolve(baseline_ref), repository.resolve(candidate_ref)
     if baseline.commit == candidate.commit:
         raise UsageError(f"{baseline_ref} and {candidate_ref} are the same revision, {baseline.label}")
@@ -106,7 +106,12 @@ def _assemble(
         sentence=_sentence(pair, verdict, reason, effects, limits.min_effect_frac),
         effects=effects,
         findings=judge(before, after, RuleConfig()) if before and after else (),
-        grown_frames=compare_stacks(before, after, limits.confidence),
+        grown_frames=compare_stacks(
+            before,
+            after,
+            confidence=limits.confidence,
+            direction=Direction.IMPROVEMENT if verdict is CompareVerdict.FASTER else Direction.REGRESSION,
+        ),
         baseline_profiles=merge_roles(before),
         candidate_profiles=merge_roles(after),
         revisions=summarise_revisions(session, pair),
@@ -135,17 +140,41 @@ def _sentence(
 
 
 def compare_stacks(
-    before: Sequence[TrialEvidence], after: Sequence[TrialEvidence], confidence: float
+    before: Sequence[TrialEvidence],
+    after: Sequence[TrialEvidence],
+    *,
+    confidence: float,
+    direction: Direction = Direction.REGRESSION,
 ) -> tuple[GrownFrame, ...]:
-    """Return the frames whose cost changed; none where one side was not profiled."""
+    """Return the frames whose cost changed, those that explain the direction first; none without profiles."""
     if not before or not after:
         return ()
-    return diff_profiles([trial.costs for trial in before], [trial.costs for trial in after], confidence=confidence)
+    costs_before, costs_after = [trial.costs for trial in before], [trial.costs for trial in after]
+    if direction is Direction.REGRESSION:
+        return diff_profiles(costs_before, costs_after, confidence=confidence)
+    # What shrank from before to after grew from after to before, and is listed first that way.
+    return tuple(_turned(frame) for frame in diff_profiles(costs_after, costs_before, confidence=confidence))
+
+
+def _turned(frame: GrownFrame) -> GrownFrame:
+    """Exchange the sides of a frame's change."""
+    return GrownFrame(
+        frame=frame.frame,
+        role=frame.role,
+        before_ms_per_request=frame.after_ms_per_request,
+        after_ms_per_request=frame.before_ms_per_request,
+        before_self_ms_per_request=frame.after_self_ms_per_request,
+        after_self_ms_per_request=frame.before_self_ms_per_request,
+        low_ms=None if frame.high_ms is None else -frame.high_ms,
+        high_ms=None if frame.low_ms is None else -frame.low_ms,
+        significant=frame.significant,
+    )
 
 
 def tell_effect(effect: Effect) -> str:
-    """Render an effect as `throughput_rps -17.3% (95% interval -20.1% to -14.2%, 5 pairs)`."""
+    """Render an effect as `throughput -17.3% (95% interval -20.1% to -14.2%, 5 pairs)`."""
+    name = effect.metric.rpartition("_")[0].replace("_", " ")
     return (
-        f"{effect.metric} {percent(effect.ratio)} ({100 * effect.confidence:g}% interval "
+        f"{name} {percent(effect.ratio)} ({100 * effect.confidence:g}% interval "
         f"{percent(effect.low)} to {percent(effect.high)}, {effect.pairs} pair{'s' if effect.pairs != 1 else ''})"
     )

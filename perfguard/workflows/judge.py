@@ -19,6 +19,7 @@ from perfguard.model.trial import Trial, Untestable
 from perfguard.revisions.environments import site_packages
 from perfguard.stats.paired import geometric_interval
 from perfguard.targets.sglang_launch import find_source_root
+from perfguard.workflows.call_rules import packaged_call_rules
 from perfguard.workflows.metrics import samples_of, user_value
 from perfguard.workflows.session import Session
 from perfguard.workflows.setup import RunRequest, machine
@@ -55,7 +56,7 @@ class Judge:
                 text = self._bench.store.get_artifact(profile.artifact).decode("utf-8", errors="replace")
                 parsed = parse_folded(text, strip_prefixes=prefixes)
                 stacks[profile.role] = merge(stacks.get(profile.role, ()), parsed)
-            self._evidence[trial.number] = trial_evidence(samples, stacks, sources)
+            self._evidence[trial.number] = trial_evidence(samples, stacks, sources, packaged_call_rules())
         return self._evidence[trial.number]
 
     def _tree_sources(self, commit: str) -> tuple[TreeSources, tuple[str, ...]]:

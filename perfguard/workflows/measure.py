@@ -10,7 +10,7 @@ from perfguard.model.progress import Progress
 from perfguard.model.result import RunResult
 from perfguard.workflows.judge import Judge, run_info, summarise_revisions
 from perfguard.workflows.session import Session
-from perfguard.workflows.setup import RunRequest, open_bench, open_history, open_store
+from perfguard.workflows.setup import RunRequest, open_bench, open_named, open_store
 
 
 def measure(request: RunRequest, refs: tuple[str, ...], repeats: int, progress: Progress) -> RunResult:
@@ -19,7 +19,7 @@ def measure(request: RunRequest, refs: tuple[str, ...], repeats: int, progress: 
     Raises:
         UsageError: a revision does not exist or is named twice.
     """
-    repository = open_history(request, refs[0], refs[-1], progress)
+    repository = open_named(request, refs, progress)
     revisions = tuple(repository.resolve(ref) for ref in refs)
     if len({revision.commit for revision in revisions}) < len(revisions):
         raise UsageError("a revision is named twice", hint="to measure one revision more often, use --repeats")

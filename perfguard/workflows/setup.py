@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from perfguard.model.progress import Progress
 from perfguard.model.revision import Revision
 from perfguard.model.scenario import Device, Scenario
 from perfguard.revisions.environments import Environment, EnvironmentManager
-from perfguard.revisions.releases import release_history
+from perfguard.revisions.installers import InstallerName
+from perfguard.revisions.releases import named_releases, release_history
 from perfguard.revisions.repository import Repository
 from perfguard.revisions.specs import load_spec
 from perfguard.store import RunStore
@@ -42,14 +44,21 @@ class RunRequest:
     resume: bool
     seed: int
     port: int | None
-    installer: str
+    installer: InstallerName
 
 
-def open_history(request: RunRequest, good: str, bad: str, progress: Progress) -> Repository:
+def open_range(request: RunRequest, good: str, bad: str, progress: Progress) -> Repository:
     """Open the clone that was named, or turn the releases between the two versions into a history."""
     if request.repo is not None:
         return Repository.open(request.repo, cache_dir=cache_dir(), progress=progress)
     return release_history(request.package, good, bad, cache_dir=cache_dir(), progress=progress)
+
+
+def open_named(request: RunRequest, refs: Sequence[str], progress: Progress) -> Repository:
+    """Open the clone that was named, or just the releases that `refs` names."""
+    if request.repo is not None:
+        return Repository.open(request.repo, cache_dir=cache_dir(), progress=progress)
+    return named_releases(request.package, refs, cache_dir=cache_dir(), progress=progress)
 
 
 def open_store(request: RunRequest, verb: str, revisions: tuple[Revision, ...]) -> RunStore:
@@ -93,7 +102,7 @@ def open_bench(request: RunRequest, repository: Repository, store: RunStore, pro
     )
 
 
-def ensure_environment(scenario: Scenario, *, installer: str, progress: Progress) -> Environment:
+def ensure_environment(scenario: Scenario, *, installer: InstallerName, progress: Progress) -> Environment:
     """Return the scenario's managed environment, created now if need be."""
     manager = EnvironmentManager(cache_dir(), installer=installer)
     return manager.ensure(load_spec(scenario.target.environment_spec), python=None, progress=progress)

@@ -44,7 +44,8 @@ def _need(what):
     pytest.skip(message)
 
 
-@pytest.fixture(scope="session")
+# Of a module, not of the session: Playwright's event loop runs as long as it lives, and other tests need their own.
+@pytest.fixture(scope="module")
 def browser():
     executable = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     if not executable:

@@ -3,11 +3,11 @@
 import os
 
 import pytest
+
+from perfguard.model.progress import Silent
 from perfguard.revisions.environments import EnvironmentManager
 from perfguard.revisions.releases import release_history
 from perfguard.revisions.specs import load_spec
-
-from perfguard.model.progress import Silent
 from perfguard.workflows.places import cache_dir
 
 

@@ -67,15 +67,14 @@ def test_findings_that_fired_stand_first(samples):
 
 
 def test_frames_outside_the_noise_stand_first(samples):
-    rows = page_of(samples.bisect_result()).frames
+    result = samples.bisect_result()
+    rows = page_of(result).frames
     assert [row.significant for row in rows] == [True] * 5 + [False] * 2
-    assert (rows[1].change, rows[1].ratio) == ("+6.70", "new")
     # Within the significant ones the evidence's own order stays: it knows which function explains the others.
-    assert [row.frame.split(" ")[0] for row in rows[:3]] == [
-        "handle_generate_request",
-        "_process_and_broadcast_mm_inputs",
-        "broadcast_object_list",
-    ]
+    in_order = [frame.frame for frame in result.grown_frames if frame.significant]
+    assert [row.key for row in rows if row.significant] == in_order
+    (new,) = [row for row in rows if row.frame.startswith("_process_and_broadcast_mm_inputs")]
+    assert (new.change, new.ratio) == ("+6.70", "new")
     assert [row.ratio for row in rows if row.frame.startswith("from_dict")] == ["gone"]
     assert [row.interval for row in rows if not row.tested] == ["not tested"]
 

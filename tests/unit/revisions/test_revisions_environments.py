@@ -89,7 +89,7 @@ def uv_log(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def manager(cache_dir, uv_log):  # noqa: ARG001 - the fake uv must be in place
+def manager(cache_dir, uv_log):
     return EnvironmentManager(cache_dir, installer="uv")
 
 
@@ -252,15 +252,18 @@ def test_remove_takes_a_key_or_a_name_and_leftovers_too(manager, spec, spec_file
         manager.remove("demo")
 
 
-def test_ctrl_c_removes_what_was_begun(manager, spec):
+def test_ctrl_c_stops_the_installer_and_removes_what_was_begun(manager, spec, uv_log, monkeypatch):
     class Interrupting(Recorder):
         def step(self, message):
-            if "Installed first" in message:
+            if message == "installing":
                 raise KeyboardInterrupt
 
+    monkeypatch.setenv("UV_FAKE", "slow")
     with pytest.raises(KeyboardInterrupt):
         manager.ensure(spec, python=None, progress=Interrupting())
     assert not manager.path(spec).exists()
+    time.sleep(1.8)  # longer than the slow step: had it gone on, it would be done by now
+    assert "done" not in uv_log.read_text().splitlines()
 
 
 def test_kill_9_leaves_nothing_that_is_used_and_its_orphan_is_waited_for(

@@ -13,7 +13,7 @@ from revisions_support import Recorder, make_wheel
 from perfguard.model.errors import PerfguardError, UnknownRevisionError, UsageError
 from perfguard.model.revision import HistoryKind
 from perfguard.revisions import releases, wheels
-from perfguard.revisions.releases import is_version, release_history
+from perfguard.revisions.releases import is_version, named_releases, release_history
 
 _VERSIONS = ("0.9", "1.0", "1.0.post1", "1.1rc1", "1.1", "1.10")
 _FAST_PIP = """#!/bin/sh
@@ -308,3 +308,15 @@ def test_a_new_layout_makes_the_history_again(cache_dir, recorder, monkeypatch):
     again = Recorder()
     _history(cache_dir, again)
     assert any(step.startswith("unpacking") for step in again.steps)
+
+
+@pytest.mark.usefixtures("pip_index")
+def test_named_releases_are_just_those_in_any_order(cache_dir, recorder):
+    history = named_releases("pgdemo", ("1.10", "1.0"), cache_dir=cache_dir, progress=recorder)
+    assert [history.resolve(version).label for version in ("1.0", "1.10")] == ["1.0", "1.10"]
+    with pytest.raises(UnknownRevisionError):
+        history.resolve("1.1")
+    alone = named_releases("pgdemo", ("1.1",), cache_dir=cache_dir, progress=recorder)
+    assert (alone.worktree(alone.resolve("1.1")) / "pgdemo").is_dir()
+    with pytest.raises(UnknownRevisionError, match=r"no release 7\.7"):
+        named_releases("pgdemo", ("7.7",), cache_dir=cache_dir, progress=recorder)

@@ -334,4 +334,4 @@ def test_perfguard_killed_at_any_moment_of_a_start_leaves_nothing(tmp_path):
         )
     )
     started = [int(line) for file in tmp_path.glob("pids[0-9]") for line in file.read_text().split()]
-    assert not any(lives(pid) for pid in started)
+    wait_for(lambda: not any(lives(pid) for pid in started))

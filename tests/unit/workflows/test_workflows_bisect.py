@@ -5,8 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from conftest import make_samples, make_trial
-from perfguard.revisions.environments import Environment
+from made_trials import make_samples, make_trial
 
 from perfguard.load.schedule import build_phases
 from perfguard.model.errors import PerfguardError, UsageError
@@ -14,6 +13,7 @@ from perfguard.model.progress import Silent
 from perfguard.model.result import BisectVerdict, CompareVerdict, Direction
 from perfguard.model.revision import HistoryKind, Revision, RevisionRange
 from perfguard.model.trial import Trial, Untestable
+from perfguard.revisions.environments import Environment
 from perfguard.workflows import bisect as bisect_module
 from perfguard.workflows import compare as compare_module
 from perfguard.workflows import judge as judge_module
@@ -141,8 +141,9 @@ def lab(tmp_path, monkeypatch):
                 port=None,
             )
 
+        monkeypatch.setattr(bisect_module, "open_range", lambda *_: repository)
+        monkeypatch.setattr(compare_module, "open_named", lambda *_: repository)
         for module in (bisect_module, compare_module):
-            monkeypatch.setattr(module, "open_history", lambda *_: repository)
             monkeypatch.setattr(module, "open_bench", bench)
         monkeypatch.setattr(session_module, "run_trial", world)
         request = RunRequest(

@@ -35,7 +35,7 @@ def test_an_unknown_name_lists_the_near_ones():
         ('device = "cpu"', 'device = "cuda"', "needs a model"),
         ("confidence = 0.95", "confidence = 95", "between 0.5 and 1"),
         ("width_px = 112", "width_px = -1", "width"),
-        ("profiled_requests = 500", "profiled_requests = 0", "profiled_requests is 0"),
+        ("profiled_requests = 400", "profiled_requests = 0", "profiled_requests is 0"),
         ("requests = 2000", "", "missing required field `requests`"),
         ("[load]", "[load", "not valid TOML"),
     ],

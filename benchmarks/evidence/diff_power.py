@@ -1,0 +1,209 @@
+"""How often the diff of two profiles cries wolf, and what it finds: on real trials and on simulated ones like them.
+
+`trials.json.gz` holds the profiled trials of one comparison on two cores: sglang 0.5.4.post1 (`good`, 12 trials) and
+0.5.5.post2 (`bad`, 13), 112x112 images, TP=2, py-spy at 100 Hz for about 3.5 s a trial, 160 to 580 samples a process.
+
+- A/A, real: the good trials are split at random into two halves, over and over. Nothing changed between the halves.
+- A/A, simulated: every trial draws Poisson counts from the good trials' mean costs. All costs of a trial go up and down
+  together (by `--trial-noise`, as those of the real trials do), and each function's own beside them (by
+  `--function-noise`).
+- Planted: on one side a function of one role costs 3% of the role's CPU more; it is new there, or had the given share
+  of the role's CPU before. Found means: it is marked as significantly grown.
+- Real change: random trials of `good` against random trials of `bad`.
+
+    python benchmarks/evidence/diff_power.py
+    python benchmarks/evidence/diff_power.py --repeats 20    # a quick look
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from perfguard.evidence.cost import StackCosts
+from perfguard.evidence.diff import compare_profiles, top_grown
+from perfguard.evidence.stacks import function_key
+from perfguard.model.profile import Frame
+
+TRIALS = Path(__file__).with_name("trials.json.gz")
+ROLE = "rank-0"
+PLANTED = Frame(function="planted", file="planted.py", line=1)
+GROWTH = 0.03
+CULPRIT = "Scheduler._process_and_broadcast_mm_inputs"
+
+Trial = dict[str, StackCosts]
+
+
+def main() -> None:
+    """Print one table after the other."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--trial-noise", type=float, default=0.06)
+    parser.add_argument("--function-noise", type=float, default=0.05)
+    parser.add_argument("--only", choices=("aa-real", "aa-simulated", "planted", "real"))
+    options = parser.parse_args()
+    good, bad = read_trials()
+    rng = np.random.default_rng(options.seed)
+    noise = (options.trial_noise, options.function_noise)
+    parts = {
+        "aa-real": lambda: aa_real(good, options.repeats, rng),
+        "aa-simulated": lambda: aa_simulated(good, options.repeats, noise, rng),
+        "planted": lambda: planted(good, options.repeats, noise, rng),
+        "real": lambda: real_change(good, bad, options.repeats, rng),
+    }
+    for name, part in parts.items():
+        if options.only in {None, name}:
+            start = time.perf_counter()
+            part()
+            print(f"({time.perf_counter() - start:.0f} s)\n", flush=True)
+
+
+def aa_real(good: Sequence[Trial], repeats: int, rng: np.random.Generator) -> None:
+    """Split the real trials of one revision at random."""
+    print("| A/A, real trials, a side | diffs with a frame marked | frames marked | diffs |\n|---|---|---|---|")
+    for side in (2, 3, 4, 6):
+        marked = [
+            marks([good[n] for n in order[:side]], [good[n] for n in order[side : 2 * side]])
+            for order in (rng.permutation(len(good)) for _ in range(repeats))
+        ]
+        show(str(side), marked)
+
+
+def aa_simulated(good: Sequence[Trial], repeats: int, noise: tuple[float, float], rng: np.random.Generator) -> None:
+    """Draw both sides from the same costs."""
+    print("| A/A, simulated trials, a side | diffs with a frame marked | frames marked | diffs |\n|---|---|---|---|")
+    simulator = Simulator(good, noise, rng)
+    for side in (2, 4, 8):
+        marked = [
+            marks([simulator.trial() for _ in range(side)], [simulator.trial() for _ in range(side)])
+            for _ in range(repeats)
+        ]
+        show(str(side), marked)
+
+
+def planted(good: Sequence[Trial], repeats: int, noise: tuple[float, float], rng: np.random.Generator) -> None:
+    """Plant 3% of a role's CPU under one function."""
+    simulator = Simulator(good, noise, rng)
+    print(f"Planted: +{GROWTH:.0%} of {ROLE}'s CPU.\n")
+    print("| trials a side | share of the role before | found | named as what grew | wrong frames marked a diff |")
+    print("|---|---|---|---|---|")
+    for side in (3, 5, 8):
+        for share in (0.0, 0.02, 0.05, 0.1, 0.2, 0.4):
+            found = named = wrong = 0
+            for _ in range(repeats):
+                before = [simulator.trial(planted=share) for _ in range(side)]
+                after = [simulator.trial(planted=share + GROWTH) for _ in range(side)]
+                changes = compare_profiles(before, after, confidence=0.95)
+                grown = [each.frame for each in changes if each.frame.significant]
+                found += any(each.frame == function_key(PLANTED) for each in grown)
+                top = top_grown([each.frame for each in changes])
+                named += top is not None and top.frame == function_key(PLANTED)
+                wrong += sum(not simulator.is_caller(each.frame, each.role) for each in grown)
+            print(
+                f"| {side} | {share:.0%} | {found / repeats:.1%} | {named / repeats:.1%} | {wrong / repeats:.2f} |",
+                flush=True,
+            )
+
+
+def real_change(good: Sequence[Trial], bad: Sequence[Trial], repeats: int, rng: np.random.Generator) -> None:
+    """Compare random trials of the two real revisions."""
+    print(f"| good against bad, trials a side | {CULPRIT} marked | named as what grew in rank-0 |\n|---|---|---|")
+    for side in (2, 3, 5, 8):
+        found = named = 0
+        for _ in range(repeats):
+            before = [good[n] for n in rng.permutation(len(good))[:side]]
+            after = [bad[n] for n in rng.permutation(len(bad))[:side]]
+            frames = [each.frame for each in compare_profiles(before, after, confidence=0.95)]
+            found += any(each.significant and each.frame.startswith(CULPRIT) and each.role == ROLE for each in frames)
+            top = top_grown(frames, role=ROLE)
+            named += top is not None and top.frame.startswith(CULPRIT)
+        print(f"| {side} | {found / repeats:.1%} | {named / repeats:.1%} |", flush=True)
+
+
+def marks(before: Sequence[Trial], after: Sequence[Trial]) -> int:
+    """Return how many functions a diff marks."""
+    return sum(each.frame.significant for each in compare_profiles(before, after, confidence=0.95))
+
+
+def show(label: str, marked: Sequence[int]) -> None:
+    """Print one row about diffs that should mark nothing."""
+    print(f"| {label} | {sum(m > 0 for m in marked) / len(marked):.1%} | {sum(marked)} | {len(marked)} |", flush=True)
+
+
+class Simulator:
+    """Draws trials like the real ones: their mean costs, their samples, and noise on top."""
+
+    def __init__(self, trials: Sequence[Trial], noise: tuple[float, float], rng: np.random.Generator) -> None:
+        self._rng = rng
+        self._trial_noise, self._function_noise = noise
+        self._roles: dict[str, tuple[list[tuple[Frame, ...]], np.ndarray, float]] = {}
+        self._groups: dict[str, np.ndarray] = {}
+        for role in trials[0]:
+            means: dict[tuple[Frame, ...], float] = {}
+            having = [trial[role] for trial in trials if role in trial]
+            for costs in having:
+                for frames, cost_ms in costs.working.items():
+                    means[frames] = means.get(frames, 0.0) + cost_ms / len(having)
+            sample_ms = sum(costs.sample_ms for costs in having) / len(having)
+            self._roles[role] = (list(means), np.array(list(means.values())), sample_ms)
+            # A function's noise moves all stacks that end in it together.
+            names: dict[str, int] = {}
+            self._groups[role] = np.array([names.setdefault(function_key(frames[-1]), len(names)) for frames in means])
+        stacks, costs_ms, _ = self._roles[ROLE]
+        self._under = stacks[int(np.argmax(costs_ms))]
+
+    def is_caller(self, frame: str, role: str) -> bool:
+        """Tell whether a function is the planted one, or above it."""
+        return role == ROLE and frame in {function_key(each) for each in (*self._under, PLANTED)}
+
+    def trial(self, *, planted: float = 0.0) -> Trial:
+        """Draw one trial; `planted` is what the planted function costs, as a share of the role's CPU without it."""
+        factor = self._rng.lognormal(0.0, self._trial_noise)
+        return {role: self._draw(role, factor, planted if role == ROLE else 0.0) for role in self._roles}
+
+    def _draw(self, role: str, factor: float, planted: float) -> StackCosts:
+        stacks, means, sample_ms = self._roles[role]
+        groups = self._groups[role]
+        own = self._rng.lognormal(0.0, self._function_noise, size=int(groups.max()) + 1)[groups]
+        true_ms = means * own * factor
+        if planted:
+            added = planted * means.sum() * factor * self._rng.lognormal(0.0, self._function_noise)
+            stacks, true_ms = [*stacks, (*self._under, PLANTED)], np.append(true_ms, added)
+        counts = self._rng.poisson(true_ms / sample_ms)
+        total = max(1, int(counts.sum()))
+        # The kernel counts a thread's CPU exactly; samples only split it.
+        grain = float(true_ms.sum()) / total
+        working = {stacks[n]: float(counts[n]) * grain for n in np.flatnonzero(counts)}
+        return StackCosts(role=role, requests=1, samples=total, working=working, polling={}, unsampled_ms=0.0)
+
+
+def read_trials() -> tuple[list[Trial], list[Trial]]:
+    """Return the real trials of both revisions."""
+    document = json.loads(gzip.decompress(TRIALS.read_bytes()))
+    frames = [Frame(function=function, file=file, line=line) for function, file, line in document["frames"]]
+
+    def trial(roles: Mapping[str, dict]) -> Trial:
+        return {
+            role: StackCosts(
+                role=role,
+                requests=1,
+                samples=costs["samples"],
+                working={tuple(frames[n] for n in stack): cost_ms for stack, cost_ms in costs["working"]},
+                polling={(Frame(function="poll", file="", line=0),): costs["polling_ms"]},
+                unsampled_ms=0.0,
+            )
+            for role, costs in roles.items()
+        }
+
+    return [trial(each) for each in document["good"]], [trial(each) for each in document["bad"]]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""A recording of live processes as text: a table of threads a process, then the findings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from perfguard.model.recording import RecordedProcess, RecordedThread, Recording
+from perfguard.model.threads import GilAnswer
+from perfguard.report.clean import clean_text
+
+# A thread that does less than this, and hardly waits for the GIL either, only fills the table.
+_SHOWN_FRAC = 0.005
+_COLUMNS = ("running", "polling", "run\ndelay", "GIL\nheld", "GIL\nwait", "off CPU")
+
+
+def print_recording(recording: Recording, output_dir: Path, console: Console) -> None:
+    """Print the threads that did anything, the findings and what went wrong."""
+    for process in recording.processes:
+        _print_process(process, console)
+    machine, pressure = recording.machine, recording.machine.pressure
+    _line(
+        console,
+        f"Machine: {machine.cores} cores {machine.busy_frac:.0%} busy, {machine.stolen_frac:.0%} stolen, throttled "
+        f"{machine.throttled_frac:.0%} of the time; pressure CPU {_percent(pressure.cpu_frac)}, memory "
+        f"{_percent(pressure.memory_frac)}, I/O {_percent(pressure.io_frac)}",
+    )
+    _line(
+        console,
+        f"{recording.looks} looks in {recording.duration_s:.1f} s ({recording.late_looks} late), at "
+        f"{recording.sampler_cpu_frac:.1%} of a core",
+    )
+    if not recording.findings:
+        _line(console, "Findings: none")
+    for finding in recording.findings:
+        _line(console, f"Finding {finding.rule} in {finding.pid} ({finding.role}): {finding.effect}", style="bold")
+        _line(console, f"  helps: {finding.advice}")
+    for warning in recording.warnings:
+        _line(console, f"Warning: {warning}", style="yellow")
+    _line(console, f"Data: {output_dir}")
+
+
+def _print_process(process: RecordedProcess, console: Console) -> None:
+    ended = ", ended meanwhile" if process.ended else ""
+    python = f", Python {process.python}" if process.python else ""
+    _line(console, f"{process.pid} {process.role}{python}{ended}", style="bold")
+    if process.gil is not GilAnswer.WATCHED:
+        told = "no GIL" if process.gil is GilAnswer.NONE else "GIL: cannot tell"
+        _line(console, f"  {told}: {process.gil_reason}")
+    shown = [thread for thread in process.threads if _is_shown(thread)]
+    # Narrow enough for the 80 columns that a file or a pipe counts as; the frames, which are not, follow the table.
+    table = Table(box=None, padding=(0, 1, 0, 1))
+    table.add_column("tid", justify="right", no_wrap=True)
+    table.add_column("thread", no_wrap=True)
+    for column in _COLUMNS:
+        table.add_column(column, justify="right", no_wrap=True)
+    for thread in shown:
+        table.add_row(str(thread.tid), Text(clean_text(thread.name)), *_cells(thread))
+    if shown:
+        console.print(table)
+    for thread in shown:
+        for top in thread.top_frames:
+            _line(console, f"  {thread.tid} {thread.name}: {top.sample_frac:4.0%} of its samples in {top.frame}")
+    if len(shown) < len(process.threads):
+        _line(
+            console,
+            f"  not shown, since they did nothing: {len(process.threads) - len(shown)} of {len(process.threads)}",
+        )
+    for reason in sorted({thread.gil_unknown for thread in shown} - {"", process.gil_reason}):
+        _line(console, f"  GIL '?': {reason}")
+
+
+def _is_shown(thread: RecordedThread) -> bool:
+    busy = thread.running_frac + (thread.run_delay_frac or 0.0) + (thread.gil_wait_frac or 0.0)
+    return busy + (thread.gil_hold_frac or 0.0) >= _SHOWN_FRAC
+
+
+def _cells(thread: RecordedThread) -> tuple[str, ...]:
+    values = (
+        thread.running_frac,
+        thread.polling_frac,
+        thread.run_delay_frac,
+        thread.gil_hold_frac,
+        thread.gil_wait_frac,
+        thread.off_cpu_frac,
+    )
+    return tuple(_percent(value) for value in values)
+
+
+def _percent(value: float | None) -> str:
+    return "?" if value is None else f"{value:.1%}"
+
+
+def _line(console: Console, text: str, style: str | None = None) -> None:
+    console.print(Text(clean_text(text)), style=style, highlight=False, soft_wrap=True)

@@ -1,0 +1,91 @@
+"""What `perfguard record` saw of live processes; the document that it writes has these names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from perfguard.model.threads import GilAnswer, Pressure, ThreadFinding
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopFrame:
+    """A frame on top of a thread's stacks, and the share of the thread's samples (taken while it ran) it was in."""
+
+    frame: str
+    sample_frac: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedThread:
+    """How a thread spent its time, in fractions of the time in which it was watched.
+
+    `running_frac`, `run_delay_frac` (ready without a core), `gil_wait_frac` and `off_cpu_frac` add up to one. None
+    means that it cannot be told: `gil_unknown` says why the GIL's shares cannot (`off_cpu_frac` then has the waiting
+    too), and `working_frac` and `polling_frac`, the parts of `running_frac`, need stacks of the thread.
+    """
+
+    tid: int
+    name: str
+    running_frac: float
+    working_frac: float | None
+    polling_frac: float | None
+    run_delay_frac: float | None
+    gil_hold_frac: float | None
+    gil_wait_frac: float | None
+    gil_wait_low_frac: float | None
+    gil_wait_high_frac: float | None
+    off_cpu_frac: float
+    gil_unknown: str
+    voluntary_switches_per_s: float
+    involuntary_switches_per_s: float
+    looks: int
+    top_frames: tuple[TopFrame, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedProcess:
+    """One process; `role` is its title. `stacks` names its file of folded stacks, None where there are none."""
+
+    pid: int
+    role: str
+    python: str
+    gil: GilAnswer
+    gil_reason: str
+    ended: bool
+    stack_samples: int
+    stack_samples_lost: int
+    stacks: str | None
+    threads: tuple[RecordedThread, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedMachine:
+    """The machine meanwhile; `throttled_frac` is the share of the time in which a CPU quota stopped the processes."""
+
+    cores: int
+    busy_frac: float
+    stolen_frac: float
+    throttled_frac: float
+    pressure: Pressure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """Everything that was recorded over `duration_s` seconds.
+
+    Threads were looked at `looks` times at `rate_hz`, `late_looks` of them late, at `sampler_cpu_frac` of a core.
+    """
+
+    schema_version: int
+    command: str
+    started_at: str
+    duration_s: float
+    rate_hz: float
+    stack_rate_hz: int
+    looks: int
+    late_looks: int
+    sampler_cpu_frac: float
+    machine: RecordedMachine
+    processes: tuple[RecordedProcess, ...]
+    findings: tuple[ThreadFinding, ...]
+    warnings: tuple[str, ...]

@@ -1,0 +1,264 @@
+"""Record live processes: their stacks, their threads, their GIL and the CPU, all in one window."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import msgspec
+
+from perfguard.evidence.callsites import CallClass, CallSites
+from perfguard.evidence.cpu import divide_work, judge_cpu
+from perfguard.evidence.gil import ThreadShare, judge_gil, thread_shares
+from perfguard.evidence.stacks import parse_folded
+from perfguard.model.errors import PerfguardError, UntestableError
+from perfguard.model.profile import Stack
+from perfguard.model.recording import RecordedMachine, RecordedProcess, RecordedThread, Recording, TopFrame
+from perfguard.model.threads import ProcessTicks, ThreadFinding, ThreadRecording
+from perfguard.model.trial import CpuResult
+from perfguard.samplers.cpu import CpuSampler
+from perfguard.samplers.gil import GilSampler
+from perfguard.samplers.gil_locate import locate_gil
+from perfguard.samplers.gil_memory import ProcessMemory
+from perfguard.samplers.ptrace import why_denied
+from perfguard.samplers.pyspy import PySpySampler, RawProfile
+from perfguard.workflows.live import LiveProcess, is_alive
+from perfguard.workflows.sources import TreeSources
+
+DOCUMENT = "record.json"
+_SCHEMA_VERSION = 1
+_TOP_FRAMES = 3
+_POLL_S = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordRequest:
+    """What to record. `stack_rate_hz` 0 leaves the stacks out. The files go to `output_dir`."""
+
+    command: str
+    processes: tuple[LiveProcess, ...]
+    duration_s: float
+    rate_hz: float
+    stack_rate_hz: int
+    output_dir: Path
+
+
+def record(request: RecordRequest) -> Recording:
+    """Record the processes until the time is over or all of them have ended, and write the data.
+
+    Raises:
+        UntestableError: none of them may be read, or all ended before anything was seen.
+        PerfguardError: a sampler cannot run.
+    """
+    warnings: list[str] = []
+    pythons = _readable_pythons(request.processes, warnings)
+    started_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    request.output_dir.mkdir(parents=True, exist_ok=True)
+    ticks, machine, profiles = _sample(request, pythons, warnings)
+    if not any(thread.ticks or thread.observed_s for process in ticks.processes for thread in process.threads):
+        named = ", ".join(str(process.pid) for process in request.processes)
+        raise UntestableError(f"nothing could be recorded: process {named} ended at once")
+    result = _judge(request, started_at=started_at, ticks=ticks, machine=machine, profiles=profiles, warnings=warnings)
+    (request.output_dir / DOCUMENT).write_bytes(to_json(result))
+    return result
+
+
+def to_json(recording: Recording) -> bytes:
+    """Write a recording as its JSON document."""
+    return msgspec.json.format(msgspec.json.encode(recording), indent=2) + b"\n"
+
+
+def _readable_pythons(processes: Sequence[LiveProcess], warnings: list[str]) -> tuple[LiveProcess, ...]:
+    """Return the processes that py-spy can sample.
+
+    Raises:
+        UntestableError: none of `processes` may be read.
+    """
+    pythons, denied = [], []
+    for process in processes:
+        try:
+            with ProcessMemory(process.pid) as memory:
+                if locate_gil(process.pid, memory).python:
+                    pythons.append(process)
+        except PermissionError:
+            denied.append(process)
+        except OSError:  # it ended since it was listed: the samplers say so
+            continue
+    if not denied:
+        return tuple(pythons)
+    reason, mend = why_denied(instead="")
+    named = ", ".join(f"{process.pid} ({process.title})" for process in denied)
+    if len(denied) == len(processes):
+        raise UntestableError(f"process {named} may not be read: {reason}", hint=mend)
+    warnings.append(f"process {named} may not be read: {reason}; {mend}")
+    return tuple(pythons)
+
+
+def _sample(
+    request: RecordRequest, pythons: Sequence[LiveProcess], warnings: list[str]
+) -> tuple[ThreadRecording, CpuResult, tuple[RawProfile, ...]]:
+    """Run the samplers side by side: py-spy, the slowest to begin, outermost."""
+    pairs = tuple((process.pid, process.title) for process in request.processes)
+    with ExitStack() as stack:
+        stacks: PySpySampler | None = None
+        if request.stack_rate_hz and pythons:
+            # Never pause a server that serves: a lost sample is cheaper.
+            stacks = stack.enter_context(
+                PySpySampler(
+                    [(process.pid, process.title) for process in pythons],
+                    rate_hz=request.stack_rate_hz,
+                    nonblocking=True,
+                    work_dir=request.output_dir,
+                )
+            )
+            try:
+                stacks.start()
+            except PerfguardError as error:  # the threads can be told without stacks
+                warnings.append(f"no stacks: {error.message}" + (f"; {error.hint}" if error.hint else ""))
+                stacks = None
+        alive = [pair for pair in pairs if is_alive(pair[0])]
+        if not alive:
+            raise UntestableError("nothing could be recorded: the processes ended before the samplers had begun")
+        cpu = CpuSampler(alive)
+        threads = stack.enter_context(GilSampler(pairs, rate_hz=request.rate_hz))
+        threads.start()
+        cpu.start()
+        _wait(request.duration_s, [pid for pid, _ in alive])
+        machine, ticks = cpu.stop(), threads.stop()
+        return ticks, machine, stacks.stop() if stacks else ()
+
+
+def _wait(duration_s: float, pids: Sequence[int]) -> None:
+    deadline_s = time.monotonic() + duration_s
+    while (left_s := deadline_s - time.monotonic()) > 0:
+        time.sleep(min(_POLL_S, left_s))
+        if not any(is_alive(pid) for pid in pids):
+            return
+
+
+def _judge(
+    request: RecordRequest,
+    *,
+    started_at: str,
+    ticks: ThreadRecording,
+    machine: CpuResult,
+    profiles: Sequence[RawProfile],
+    warnings: list[str],
+) -> Recording:
+    by_pid = {profile.pid: profile for profile in profiles}
+    processes: list[RecordedProcess] = []
+    findings: list[ThreadFinding] = []
+    for process in ticks.processes:
+        profile = by_pid.get(process.pid)
+        warnings += [
+            f"stacks of {process.pid} ({process.role}): {said}" for said in (profile.warnings if profile else ())
+        ]
+        recorded, fired = _judge_process(process, profile, machine, request.output_dir)
+        processes.append(recorded)
+        findings += fired
+    return Recording(
+        schema_version=_SCHEMA_VERSION,
+        command=request.command,
+        started_at=started_at,
+        duration_s=ticks.duration_s,
+        rate_hz=ticks.rate_hz,
+        stack_rate_hz=request.stack_rate_hz,
+        looks=ticks.ticks,
+        late_looks=ticks.late_ticks,
+        sampler_cpu_frac=ticks.sampler_cpu_s / ticks.duration_s,
+        machine=RecordedMachine(
+            cores=machine.cores,
+            busy_frac=machine.machine_busy_frac,
+            stolen_frac=machine.stolen_frac,
+            throttled_frac=machine.throttled_s / machine.duration_s,
+            pressure=ticks.pressure,
+        ),
+        processes=tuple(processes),
+        findings=tuple(findings),
+        warnings=tuple(warnings),
+    )
+
+
+def _judge_process(
+    process: ProcessTicks, profile: RawProfile | None, machine: CpuResult, output_dir: Path
+) -> tuple[RecordedProcess, tuple[ThreadFinding, ...]]:
+    stacks = parse_folded(profile.text) if profile else ()
+    stacks_file = output_dir / f"stacks-{process.pid}.folded"
+    if profile and stacks:
+        stacks_file.write_text(profile.text, encoding="utf-8")
+    polling = _polling_of_running(stacks, process.pid)
+    shares = thread_shares(process)
+    findings = (*judge_gil(process, shares), *judge_cpu(process, shares, polling, machine))
+    recorded = RecordedProcess(
+        pid=process.pid,
+        role=process.role,
+        python=process.python,
+        gil=process.gil,
+        gil_reason=process.gil_reason,
+        ended=process.ended,
+        stack_samples=profile.samples if profile else 0,
+        stack_samples_lost=profile.lost if profile else 0,
+        stacks=stacks_file.name if stacks else None,
+        threads=tuple(_thread(share, polling, stacks) for share in shares),
+    )
+    return recorded, findings
+
+
+def _thread(share: ThreadShare, polling: dict[int, float], stacks: Sequence[Stack]) -> RecordedThread:
+    work = divide_work(share, polling)
+    return RecordedThread(
+        tid=share.tid,
+        name=share.name,
+        running_frac=share.running_frac,
+        working_frac=work.working_frac,
+        polling_frac=work.polling_frac,
+        run_delay_frac=share.run_delay_frac,
+        gil_hold_frac=share.gil_hold_frac,
+        gil_wait_frac=share.gil_wait_frac,
+        gil_wait_low_frac=share.gil_wait_low_frac,
+        gil_wait_high_frac=share.gil_wait_high_frac,
+        off_cpu_frac=share.off_cpu_frac,
+        gil_unknown=share.gil_unknown,
+        voluntary_switches_per_s=share.voluntary_switches_per_s,
+        involuntary_switches_per_s=share.involuntary_switches_per_s,
+        looks=share.ticks,
+        top_frames=_top_frames(share.tid, stacks),
+    )
+
+
+def _top_frames(tid: int, stacks: Sequence[Stack]) -> tuple[TopFrame, ...]:
+    counts: Counter[str] = Counter()
+    for stack in stacks:
+        if stack.tid == tid and stack.frames:
+            counts[str(stack.frames[-1])] += stack.samples
+    whole = sum(counts.values())
+    return tuple(TopFrame(frame=frame, sample_frac=count / whole) for frame, count in counts.most_common(_TOP_FRAMES))
+
+
+def _polling_of_running(stacks: Sequence[Stack], pid: int) -> dict[int, float]:
+    """Return by thread id the share of its samples that were polling, by the source that the process itself sees."""
+    sites = CallSites(_ProcessSources(pid))
+    seen: Counter[int] = Counter()
+    polled: Counter[int] = Counter()
+    for stack in stacks:
+        if stack.tid and stack.frames:
+            seen[stack.tid] += stack.samples
+            if sites.stack(stack.frames).call_class is CallClass.POLL:
+                polled[stack.tid] += stack.samples
+    return {tid: polled[tid] / samples for tid, samples in seen.items()}
+
+
+class _ProcessSources:
+    """Looks source files up where the process has them, which may be another mount namespace."""
+
+    def __init__(self, pid: int) -> None:
+        self._tree = TreeSources([Path(f"/proc/{pid}/root")])
+
+    def source(self, file: str) -> str | None:
+        """Return the text of `file`, or None where it is not to be had."""
+        return self._tree.source(file.lstrip("/"))

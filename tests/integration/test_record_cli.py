@@ -1,0 +1,167 @@
+"""`perfguard record` on live processes: its document, its table, its exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from perfguard.cli.main import run_cli
+from perfguard.samplers.pyspy import check_attach
+from perfguard.workflows import record as record_workflow
+
+SERVER = """
+import threading, time
+def hot_loop():
+    while True:
+        for _ in range(1000): pass
+for name in ("first", "second"):
+    threading.Thread(target=hot_loop, daemon=True, name=name).start()
+print("up", flush=True)
+time.sleep(120)
+"""
+PARENT = f"""
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", {SERVER!r}], stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, flush=True)
+time.sleep(120)
+"""
+needs_ptrace = pytest.mark.skipif(check_attach() is not None, reason="py-spy may not attach here")
+
+
+@pytest.fixture
+def start():
+    children = []
+
+    def run(*command):
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        children.append(child)
+        return child, child.stdout.readline().strip()
+
+    yield run
+    for child in children:
+        subprocess.run(["kill", "--", f"-{child.pid}"], check=False, capture_output=True)
+        child.communicate()
+
+
+def record(tmp_path, *arguments):
+    return run_cli(["record", "--duration", "1.5", "--output", str(tmp_path / "out"), *arguments])
+
+
+@needs_ptrace
+def test_the_document_tells_of_the_process_and_its_children(start, tmp_path, capsys):
+    parent, child_pid = start(sys.executable, "-c", PARENT)
+    assert record(tmp_path, "--pid", str(parent.pid), "--json") == 0
+    printed = capsys.readouterr()
+    document = json.loads(printed.out)
+    assert json.loads((tmp_path / "out" / "record.json").read_text()) == document
+    assert [process["pid"] for process in document["processes"]] == [parent.pid, int(child_pid)]
+    assert "recording" in printed.err
+    idle, busy = document["processes"]
+    (sleeper,) = idle["threads"]
+    assert (sleeper["gil_wait_frac"], sleeper["gil_hold_frac"]) == (0.0, 0.0)
+    assert sleeper["off_cpu_frac"] > 0.95
+    assert busy["python"] == f"{sys.version_info[0]}.{sys.version_info[1]}"
+    assert busy["role"] == "python -c"
+    spinners = [thread for thread in busy["threads"] if thread["tid"] != busy["pid"]]
+    assert len(spinners) == 2
+    for thread in spinners:
+        parts = ("running_frac", "run_delay_frac", "gil_wait_frac", "off_cpu_frac")
+        assert sum(thread[part] for part in parts) == pytest.approx(1.0)
+        assert thread["off_cpu_frac"] < 0.05
+        assert thread["top_frames"][0]["frame"].startswith("hot_loop (<string>")
+        assert thread["working_frac"] + thread["polling_frac"] == pytest.approx(thread["running_frac"])
+    assert sum(thread["gil_hold_frac"] for thread in spinners) > 0.8
+    assert "hot_loop" in (tmp_path / "out" / busy["stacks"]).read_text()
+    if max(thread["gil_wait_low_frac"] for thread in spinners) >= 0.2:  # two starved cores hide the waiting
+        assert ["gil_contended", busy["pid"]] in [[found["rule"], found["pid"]] for found in document["findings"]]
+
+
+def test_a_process_that_is_not_python_is_said_to_be_none(start, tmp_path, capsys):
+    child, _ = start("sh", "-c", "echo up; exec sleep 60")
+    assert record(tmp_path, "--pid", str(child.pid), "-q") == 0
+    printed = capsys.readouterr()
+    assert "GIL: cannot tell: not a CPython process" in printed.out
+    assert "Findings: none" in printed.out
+    assert printed.err == ""
+    document = json.loads((tmp_path / "out" / "record.json").read_text())
+    (thread,) = document["processes"][0]["threads"]
+    assert thread["gil_wait_frac"] is None
+    assert "not a CPython process" in thread["gil_unknown"]
+    assert thread["off_cpu_frac"] > 0.9
+
+
+@needs_ptrace
+def test_the_table_fits_into_eighty_columns_with_every_number(start, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    child, _ = start(sys.executable, "-c", SERVER)
+    assert record(tmp_path, "--pid", str(child.pid), "-q") == 0
+    printed = capsys.readouterr().out
+    threads = json.loads((tmp_path / "out" / "record.json").read_text())["processes"][0]["threads"]
+    for thread in threads[:2]:
+        (row,) = [line for line in printed.splitlines() if line.split()[:1] == [str(thread["tid"])] and ":" not in line]
+        numbers = [f"{thread[part]:.1%}" for part in ("running_frac", "gil_hold_frac", "gil_wait_frac", "off_cpu_frac")]
+        assert set(numbers) <= set(row.split())
+        assert thread["name"].split()[0] in row
+    assert "of its samples in hot_loop (<string>" in printed
+    assert "not shown, since they did nothing: 1 of 3" in printed
+
+
+def test_a_process_that_ends_while_it_is_recorded_ends_the_recording(start, tmp_path):
+    child, _ = start(sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)")
+    began_s = time.monotonic()
+    killer = subprocess.Popen(["sh", "-c", f"sleep 3; kill -9 {child.pid}"])
+    # Nobody reaps it before the end of this test: a process that waits to be reaped has ended, too.
+    arguments = ["record", "--duration", "60", "--stack-rate", "0", "-q", "--output", str(tmp_path)]
+    assert run_cli([*arguments, "--pid", str(child.pid)]) == 0
+    killer.wait()
+    assert time.monotonic() - began_s < 30
+    process = json.loads((tmp_path / "record.json").read_text())["processes"][0]
+    assert process["ended"]
+    assert process["threads"][0]["looks"] > 30
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--pid", "4194305"], "there is no process 4194305"),
+        (["--name", "no-such-process-*"], "no process is called 'no-such-process-*'"),
+        ([], "nothing to record"),
+        (["--pid", "1", "--name", "x"], "exclude each other"),
+        (["--pid", "1", "--duration", "0"], "--duration"),
+        (["--pid", "0"], "--pid"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_129(arguments, said, capsys):
+    assert run_cli(["record", *arguments]) == 129
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert printed.out == ""
+    assert len(printed.err.splitlines()) <= 2
+
+
+def test_a_name_finds_the_processes_that_bear_it(start, tmp_path, capsys):
+    code = "import time; print('up', flush=True); time.sleep(60)"
+    child, _ = start("bash", "-c", f"exec -a 'pgtest::scheduler_TP0' {sys.executable} -c \"{code}\"")
+    assert record(tmp_path, "--name", "scheduler_TP*", "--stack-rate", "0", "--json", "-q") == 0
+    (process,) = json.loads(capsys.readouterr().out)["processes"]
+    assert process["pid"] == child.pid
+    assert process["role"] == "pgtest::scheduler_TP0"
+
+
+def test_a_process_that_may_not_be_read_is_125_with_a_mend(start, tmp_path, capsys, monkeypatch):
+    child, _ = start(sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)")
+
+    def refuse(_pid):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(record_workflow, "ProcessMemory", refuse)
+    assert record(tmp_path, "--pid", str(child.pid), "-q") == 125
+    printed = capsys.readouterr().err
+    assert "may not be read" in printed
+    assert "mend: " in printed
+    assert "scenario" not in printed

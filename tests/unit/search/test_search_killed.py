@@ -1,0 +1,86 @@
+"""A search driven through the store and killed with SIGKILL at random moments answers as if nothing had happened."""
+
+import dataclasses
+import multiprocessing
+import os
+import random
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from perfguard.model.trial import Completed, Untestable
+from perfguard.search import Outcome, Search, SearchConfig
+from perfguard.store.runs import RunStore
+
+REVISIONS, CULPRIT, BROKEN = 48, 31, frozenset({20, 21})
+
+
+def measure(sample, number, index):
+    """Return the trial that the machine gives at this place; killed and repeated, it is the same one."""
+    trial = dataclasses.replace(sample, number=number, block=0, revision=str(index))
+    if index in BROKEN:
+        return dataclasses.replace(trial, outcome=Untestable(reason="does not start", log=""))
+    rng = np.random.default_rng((11, number))
+    throughput = 140.0 * np.exp(-0.06 * (index >= CULPRIT) + 0.03 * rng.standard_t(4) / np.sqrt(2))
+    load = dataclasses.replace(sample.outcome.samples.load, throughput_rps=float(throughput))
+    return dataclasses.replace(trial, outcome=Completed(samples=dataclasses.replace(sample.outcome.samples, load=load)))
+
+
+def drive(run_dir, sample):
+    """Go on with the run in `run_dir` from whatever the store holds, to its end."""
+    fresh = not (run_dir / "run.sqlite").exists()
+    with RunStore.create(run_dir, {}) if fresh else RunStore.open(run_dir) as store:
+        kept = store.trials()
+        search, number = Search(REVISIONS, SearchConfig(), seed=3), 0
+        while (block := search.next_block()) is not None:
+            for index in block:
+                number += 1
+                if number <= len(kept):
+                    trial = kept[number - 1]
+                    assert trial.revision == str(index)
+                else:
+                    trial = measure(sample, number, index)
+                    store.add_trial(trial)
+                outcome = trial.outcome
+                done = isinstance(outcome, Completed)
+                search.record(index, -np.log(outcome.samples.load.throughput_rps) if done else Outcome.UNTESTABLE)
+        return search.result(), search.to_json()
+
+
+def kill_after(run_dir, sample, delay_s):
+    """Start the run in a process of its own, and kill it; return whether it was still going."""
+    process = multiprocessing.get_context("fork").Process(target=drive, args=(run_dir, sample))
+    process.start()
+    time.sleep(delay_s)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    return process.exitcode == -signal.SIGKILL
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_kill_9_at_twenty_random_moments_changes_nothing(tmp_path, completed_trial):
+    started = time.monotonic()
+    expected, saved = drive(tmp_path / "straight", completed_trial)
+    whole_s = time.monotonic() - started
+    assert expected.culprit == CULPRIT
+    moments, interrupted, partial = random.Random(20), 0, 0
+    for moment in range(20):
+        run_dir = tmp_path / f"killed-{moment}"
+        interrupted += kill_after(run_dir, completed_trial, moments.uniform(0.0, whole_s))
+        if (run_dir / "run.sqlite").exists():
+            with RunStore.open(run_dir) as store:
+                partial += 0 < len(store.trials()) < expected.trials
+        result, text = drive(run_dir, completed_trial)
+        assert text == saved
+        assert np.array_equal(result.posterior, expected.posterior)
+        assert (result.verdict, result.culprit, result.trials) == ("culprit", CULPRIT, expected.trials)
+        assert (result.effect, result.effect_low, result.effect_high) == (
+            expected.effect,
+            expected.effect_low,
+            expected.effect_high,
+        )
+    # The kills did hit runs in progress, and most of them between two trials that were kept.
+    assert interrupted >= 10
+    assert partial >= 5
