@@ -14,9 +14,10 @@ from markupsafe import Markup
 
 from perfguard import __version__
 from perfguard.model.errors import PerfguardError
-from perfguard.model.result import SCHEMA_VERSION
+from perfguard.model.result import SCHEMA_VERSION, BisectResult
 from perfguard.report import assets
-from perfguard.report.charts import Chart, revision_chart, trial_chart
+from perfguard.report.charts import posterior_chart, revision_chart, trial_chart
+from perfguard.report.drawing import Chart
 from perfguard.report.clean import AnyResult, clean
 from perfguard.report.flame import Packed, pack
 from perfguard.report.view import Page, build_page, marks_of
@@ -81,6 +82,8 @@ def _charts(result: AnyResult) -> tuple[Chart, ...]:
         by_index = {name: place for place, name in enumerate(known)}
         ordered = sorted(tried, key=lambda revision: by_index.get(revision, math.inf))
         drawn = [trial_chart(result.trials, {each: known.get(each, each) for each in ordered}, result.run)]
+    if isinstance(result, BisectResult):
+        drawn.insert(0, posterior_chart(result))
     return tuple(chart for chart in drawn if chart is not None)
 
 
