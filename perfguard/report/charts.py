@@ -125,7 +125,11 @@ def posterior_chart(result: BisectResult) -> Chart | None:
         return None
     known = {summary.index: summary for summary in result.revisions}
     culprit = next(
-        (place for place, each in known.items() if result.culprit and each.revision.commit == result.culprit.revision.commit),
+        (
+            place
+            for place, each in known.items()
+            if result.culprit and each.revision.commit == result.culprit.revision.commit
+        ),
         None,
     )
     title = f"Posterior over {words.counted(len(values), 'revision')}: which one made the difference"
@@ -146,10 +150,18 @@ def posterior_chart(result: BisectResult) -> Chart | None:
             )  # fmt: skip
         tested = [place for place, each in known.items() if each.metric_mean is not None]
         untestable = [place for place, each in known.items() if each.metric_mean is None and each.untestable]
-        across = axes.get_xaxis_transform()
-        look_at = {"linestyle": "none", "color": "black", "clip_on": False, "transform": across}
-        axes.plot(tested, [-0.04] * len(tested), marker="|", markersize=9, gid=f"{CLASS}good", **look_at)
-        axes.plot(untestable, [-0.04] * len(untestable), marker="x", markersize=6, gid=f"{CLASS}untestable", **look_at)
+        for look, marker, size, places in (("good", "|", 9, tested), ("untestable", "x", 6, untestable)):
+            axes.plot(
+                places,
+                [-0.04] * len(places),
+                linestyle="none",
+                marker=marker,
+                markersize=size,
+                color="black",
+                clip_on=False,
+                transform=axes.get_xaxis_transform(),
+                gid=f"{CLASS}{look}",
+            )
         axes.tick_params(axis="x", pad=10)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlim(-1, len(values))
@@ -169,7 +181,9 @@ def posterior_chart(result: BisectResult) -> Chart | None:
         for place in sorted(likely)
         if values[place] > 0
     )
-    return Chart(name="posterior", title=title, svg=svg, columns=("#", "revision", "posterior", "looked at"), table=table)
+    return Chart(
+        name="posterior", title=title, svg=svg, columns=("#", "revision", "posterior", "looked at"), table=table
+    )
 
 
 def _bar_width(count: int) -> float:

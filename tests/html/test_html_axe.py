@@ -10,7 +10,11 @@ from importlib import util
 from pathlib import Path
 
 import pytest
+import sample_results as samples
 from viewer_page import choose, click, search
+
+from perfguard.report.index_page import write_index
+from perfguard.report.profile_page import write_profile
 
 NEEDED = "axe-core is missing: `pip install axe-playwright-python`, or set AXE_CORE to its axe.min.js"
 RUN = """async () => {
@@ -57,6 +61,14 @@ def test_light_dark_wide_and_narrow(visit, axe, scheme, width):
     page = visit("bisect", scheme=scheme, width=width)
     page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
     assert problems(page, axe) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_other_pages(visit, axe, scheme, tmp_path):
+    profile = write_profile(samples.profile_report(), tmp_path / "profile.html")
+    index = write_index(samples.index_entries(), tmp_path / "index.html")
+    for path in (profile, index):
+        assert problems(visit(path, scheme=scheme), axe) == []
 
 
 def test_the_viewer_in_use(visit, axe):

@@ -57,7 +57,7 @@ export async function readProfiles(text) {
   const roles = data.roles.map(unpackRole);
   const ranks = roles.filter((role) => RANK.test(role.name));
   return {
-    sides: data.sides, frames: data.frames, classes: data.classes, changes: data.changes, ownPackage: data.own_package,
+    sides: data.sides, frames: data.frames, classes: data.classes, changes: data.changes, ownPackage: data.own_package, unit: data.unit,
     isOwn: Uint8Array.from(data.own), roles,
     byLine: keyed(data.frames, (frame) => frame),
     byFunction: keyed(data.frames, functionOf),
