@@ -144,10 +144,11 @@ def posterior_chart(result: BisectResult) -> Chart | None:
             axes.vlines(places, 0, heights, color="black", linewidth=_bar_width(len(values)), gid=f"{CLASS}{look}")
         if culprit is not None and culprit < len(values):
             label = words.one_line(known[culprit].revision.label, 30)
-            axes.annotate(
+            named = axes.annotate(
                 f"{label}, {words.share(values[culprit], 1.0)}", (culprit, values[culprit]), xytext=(0, 4),
                 textcoords="offset points", ha=_side(culprit, len(values)), gid=f"{CLASS}culprit",
             )  # fmt: skip
+            named.set_in_layout(False)  # a long label must not squeeze the axes
         tested = [place for place, each in known.items() if each.metric_mean is not None]
         untestable = [place for place, each in known.items() if each.metric_mean is None and each.untestable]
         for look, marker, size, places in (("good", "|", 9, tested), ("untestable", "x", 6, untestable)):

@@ -58,6 +58,7 @@ export function makeGraph(profiles, state) {
     keys, roles, sides, tree, callers, isInverted, sandwich,
     widths: widthsOf(tree, state.view, state.width),
     callerWidths: callers && widthsOf(callers, state.view, state.width),
+    view: state.view,
     isPair: !isOneSided(state.view),
     hasPair: profiles.sides.length > 1,
     side: isOneSided(state.view) ? state.view : "after",

@@ -27,13 +27,14 @@ export class Viewer {
     Object.defineProperty(this.canvas, "bars", { get: () => this.described() });
   }
 
-  // The role with the largest significant change opens.
+  // The role with the largest significant change opens; where none is significant, the one that used most.
   mostChanged() {
-    const names = this.profiles.roles.map((role) => role.name);
     const changes = new Map(Object.entries(this.profiles.changes));
-    const most = (role) => Math.max(0, ...Object.values(changes.get(role) || {})
+    const most = ({ name }) => Math.max(0, ...Object.values(changes.get(name) || {})
       .filter((each) => each[2]).map((each) => Math.max(Math.abs(each[0]), Math.abs(each[1]))));
-    return names.reduce((best, role) => (most(role) > most(best) ? role : best), names[0]);
+    const used = (role) => Math.max(...role.self.map((self) => self.reduce((sum, value) => sum + value, 0)));
+    const ranked = this.profiles.roles.map((role) => [most(role), used(role), role.name]);
+    return ranked.sort((a, b) => b[0] - a[0] || b[1] - a[1])[0][2];
   }
 
   // Takes new values of the state and draws what they change.
