@@ -28,6 +28,8 @@ def test_both_fit_the_window(visit, profile, index, width):
 
 def test_one_side_is_one_view_in_its_own_unit(visit, profile):
     page = visit(profile)
+    assert page.locator("#flame-role").input_value() == "rank-1"  # the busiest
+    page.locator("#flame-role").select_option("rank-0")
     assert page.locator("#flame-views").is_hidden()
     assert page.locator("#flame-legend").is_hidden()
     assert page.locator("#flame-status").inner_text() == "samples: 12.8, 4242 (5,200 samples, 3 trials)."
