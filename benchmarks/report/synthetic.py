@@ -41,7 +41,7 @@ def samples_of(*, stacks: int, samples: int, seed: int) -> dict[str, tuple[Sampl
     for role in ROLES:
         distinct = _stacks(rng, functions, stacks // len(ROLES))
         weights = [1.0 / (rank + 8) ** 0.85 for rank in range(len(distinct))]
-        scale = samples / len(ROLES) / 2 / sum(weights)
+        scale = samples / len(ROLES) / 2 / (1 - _CHANGED_SHARE / 2) / sum(weights)
         before: Samples = {}
         after: Samples = {}
         for stack, weight in zip(distinct, weights, strict=True):
@@ -60,13 +60,13 @@ def _functions(rng: random.Random) -> list[str]:
 
 
 def _stacks(rng: random.Random, functions: list[str], count: int) -> list[tuple[str, ...]]:
-    top = ("<module> (<string>:1)", "run_server (sglang/srt/server.py:40)", "event_loop (sglang/srt/scheduler.py:900)")
+    top = ("<module> (<string>:1)", *(f"start_{n} (sglang/srt/server.py:{40 + n})" for n in range(8)))
     made = [top]
     seen = set(made)
     while len(made) < count:
         kin = made[int(len(made) * rng.random() ** 2)]
-        leaves_at = rng.randint(min(3, len(kin)), len(kin))
-        own = min(_MOST_DEPTH - leaves_at, 1 + int(rng.expovariate(0.25)))
+        leaves_at = rng.randint(len(top), len(kin))
+        own = min(_MOST_DEPTH - leaves_at, 1 + int(rng.expovariate(0.15)))
         stack = kin[:leaves_at] + tuple(functions[int(len(functions) * rng.random() ** 1.5)] for _ in range(own))
         if stack not in seen:
             seen.add(stack)

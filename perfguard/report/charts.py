@@ -1,62 +1,30 @@
-"""Charts as inline SVG: matplotlib draws, the page's style sheet colours.
-
-Text stays text, nothing in the SVG needs an inline style (the page's CSP forbids it), black becomes `currentColor`,
-and the same data gives the same bytes.
-"""
+"""The charts of a result: its revisions, its trials, and how probable every commit is the one to blame."""
 
 from __future__ import annotations
 
-import io
 import math
-import re
-import warnings
-import xml.etree.ElementTree as ET
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import matplotlib as mpl
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from perfguard.report import words
+from perfguard.report.drawing import CLASS, Chart, drawing, new_figure, write_svg
 from perfguard.report.rows import metric_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from matplotlib.axes import Axes
 
-    from perfguard.model.result import RevisionSummary, RunInfo
+    from perfguard.model.result import BisectResult, RevisionSummary, RunInfo
     from perfguard.model.trial import Trial
 
-_SVG = "http://www.w3.org/2000/svg"
-_XLINK = "http://www.w3.org/1999/xlink"
-_RC: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "perfguard",
-    "text.parse_math": False,
-    "font.size": 11.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
-_CLASS = "class:"
 _LABEL_LIMIT = 16
 _MOST_LABELS = 14
 _MOST_LEVEL_LABELS = 5
+_SMALLEST_BAR = 1e-4
+_MOST_LIKELY = 20
 _MARKERS = ("o", "s", "D", "^", "v", "P")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chart:
-    """A drawn chart, and its numbers as a table. `svg` is trusted markup: every text in it is escaped."""
-
-    name: str
-    title: str
-    svg: str
-    columns: tuple[str, ...]
-    table: tuple[tuple[str, ...], ...]
 
 
 def revision_chart(revisions: Sequence[RevisionSummary], run: RunInfo, marks: Mapping[str, str]) -> Chart | None:
@@ -68,8 +36,8 @@ def revision_chart(revisions: Sequence[RevisionSummary], run: RunInfo, marks: Ma
     values = [_positive(summary.metric_mean) for summary in ordered]
     if not any(value is not None for value in values):
         return None
-    with _drawing():
-        figure, axes = _figure()
+    with drawing():
+        figure, axes = new_figure()
         for place, (summary, value) in enumerate(zip(ordered, values, strict=True)):
             _draw_revision(axes, place, summary, value, marks.get(summary.revision.commit, ""))
         _mark_untestable(axes, [place for place, value in enumerate(values) if value is None])
@@ -83,7 +51,7 @@ def revision_chart(revisions: Sequence[RevisionSummary], run: RunInfo, marks: Ma
         described = (
             f"{title}, {better}: {tested} measured, {len(values) - tested} untestable. The numbers follow as a table."
         )
-        svg = _write(figure, name="revisions", description=described)
+        svg = write_svg(figure, name="revisions", description=described)
     table = tuple(
         (
             str(summary.index),
@@ -109,8 +77,8 @@ def trial_chart(trials: Sequence[Trial], labels: Mapping[str, str], run: RunInfo
     values = [_positive(metric_of(trial, run.metric)) for trial in ordered]
     if not any(value is not None for value in values):
         return None
-    with _drawing():
-        figure, axes = _figure()
+    with drawing():
+        figure, axes = new_figure()
         for turn, (revision, label) in enumerate(labels.items()):
             points = [
                 (trial.number, value)
@@ -124,7 +92,7 @@ def trial_chart(trials: Sequence[Trial], labels: Mapping[str, str], run: RunInfo
                     marker=_MARKERS[turn % len(_MARKERS)],
                     color="black",
                     label=words.one_line(label, 30).lstrip("_") or "revision",
-                    gid=f"{_CLASS}series-{turn % len(_MARKERS)}",
+                    gid=f"{CLASS}series-{turn % len(_MARKERS)}",
                 )
         _mark_untestable(axes, [trial.number for trial, value in zip(ordered, values, strict=True) if value is None])
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -133,7 +101,7 @@ def trial_chart(trials: Sequence[Trial], labels: Mapping[str, str], run: RunInfo
         axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
         _colour_legend(axes)
         title = f"{words.metric_name(run.metric)} per trial"
-        svg = _write(figure, name="trials", description=f"{title} in running order. The numbers follow as a table.")
+        svg = write_svg(figure, name="trials", description=f"{title} in running order. The numbers follow as a table.")
     table = tuple(
         (
             str(trial.number),
@@ -147,26 +115,89 @@ def trial_chart(trials: Sequence[Trial], labels: Mapping[str, str], run: RunInfo
     return Chart(name="trials", title=title, svg=svg, columns=columns, table=table)
 
 
+def posterior_chart(result: BisectResult) -> Chart | None:
+    """Draw how probable each revision of the range is the one that made the difference; None without a posterior.
+
+    Under the bars a strip tells what was looked at: a tick for a tested revision, an x for an untestable one.
+    """
+    values = [value if math.isfinite(value) else 0.0 for value in result.posterior]
+    if not any(value > 0 for value in values):
+        return None
+    known = {summary.index: summary for summary in result.revisions}
+    culprit = next(
+        (
+            place
+            for place, each in known.items()
+            if result.culprit and each.revision.commit == result.culprit.revision.commit
+        ),
+        None,
+    )
+    title = f"Posterior over {words.counted(len(values), 'revision')}: which one made the difference"
+    with drawing():
+        figure, axes = new_figure(height_in=2.6)
+        shown = [place for place, value in enumerate(values) if value >= _SMALLEST_BAR]
+        for look, places in (
+            ("culprit", [place for place in shown if place == culprit]),
+            ("point", [place for place in shown if place != culprit]),
+        ):
+            heights = [values[place] for place in places]
+            axes.vlines(places, 0, heights, color="black", linewidth=_bar_width(len(values)), gid=f"{CLASS}{look}")
+        if culprit is not None and culprit < len(values):
+            label = words.one_line(known[culprit].revision.label, 30)
+            named = axes.annotate(
+                f"{label}, {words.share(values[culprit], 1.0)}", (culprit, values[culprit]), xytext=(0, 4),
+                textcoords="offset points", ha=_side(culprit, len(values)), gid=f"{CLASS}culprit",
+            )  # fmt: skip
+            named.set_in_layout(False)  # a long label must not squeeze the axes
+        tested = [place for place, each in known.items() if each.metric_mean is not None]
+        untestable = [place for place, each in known.items() if each.metric_mean is None and each.untestable]
+        for look, marker, size, places in (("good", "|", 9, tested), ("untestable", "x", 6, untestable)):
+            axes.plot(
+                places,
+                [-0.04] * len(places),
+                linestyle="none",
+                marker=marker,
+                markersize=size,
+                color="black",
+                clip_on=False,
+                transform=axes.get_xaxis_transform(),
+                gid=f"{CLASS}{look}",
+            )
+        axes.tick_params(axis="x", pad=10)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(-1, len(values))
+        axes.set_ylim(0, min(1.15, 1.3 * max(values)))
+        axes.set_ylabel("probability")
+        axes.set_xlabel("revision, oldest first (| tested, x untestable)")
+        described = f"{title}. The numbers follow as a table."
+        svg = write_svg(figure, name="posterior", description=described)
+    likely = sorted(range(len(values)), key=lambda place: (-values[place], place))[:_MOST_LIKELY]
+    table = tuple(
+        (
+            str(place),
+            words.one_line(known[place].revision.label, 60) if place in known else "",
+            words.share(values[place], 1.0),
+            "tested" if place in tested else "untestable" if place in untestable else "",
+        )
+        for place in sorted(likely)
+        if values[place] > 0
+    )
+    return Chart(
+        name="posterior", title=title, svg=svg, columns=("#", "revision", "posterior", "looked at"), table=table
+    )
+
+
+def _bar_width(count: int) -> float:
+    """Give the bars' width in points: they fill the chart, but neither vanish nor merge."""
+    return min(14.0, max(1.5, 450.0 / count))
+
+
+def _side(place: int, count: int) -> str:
+    return "left" if place < count / 4 else "right" if place > count * 3 / 4 else "center"
+
+
 def _positive(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
-
-
-@contextmanager
-def _drawing() -> Iterator[None]:
-    """Set matplotlib up for one drawing; a glyph that it cannot measure is the browser's to draw."""
-    with warnings.catch_warnings(), mpl.rc_context(_RC):
-        warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
-        yield
-
-
-def _figure() -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(9.0, 3.6), layout="constrained")
-    FigureCanvasSVG(figure)
-    axes = figure.add_subplot()
-    axes.grid(visible=True, axis="y", color="black", linewidth=0.6, gid=f"{_CLASS}grid")
-    axes.set_axisbelow(True)
-    axes.margins(y=0.15)
-    return figure, axes
 
 
 def _axis(metric: str) -> str:
@@ -178,7 +209,7 @@ def _draw_revision(axes: Axes, place: int, summary: RevisionSummary, value: floa
     if value is None:
         return
     low, high = _positive(summary.metric_low), _positive(summary.metric_high)
-    look = f"{_CLASS}{mark or 'point'}"
+    look = f"{CLASS}{mark or 'point'}"
     if low is not None and high is not None and low <= high:
         axes.plot([place, place], [low, high], color="black", linewidth=2.0, gid=f"{look} interval")
     marker, size = ("D", 8) if mark == "culprit" else ("o", 6)
@@ -202,7 +233,7 @@ def _mark_untestable(axes: Axes, places: Sequence[int]) -> None:
             clip_on=False,
             linestyle="none",
             label="untestable" if turn == 0 else "_",
-            gid=f"{_CLASS}untestable",
+            gid=f"{CLASS}untestable",
         )
 
 
@@ -232,63 +263,3 @@ def _colour_legend(axes: Axes) -> None:
         for handle in legend.legend_handles:
             if handle is not None:
                 handle.set_gid(by_label.get(handle.get_label()))
-
-
-def _write(figure: Figure, *, name: str, description: str) -> str:
-    """Write `figure` as an SVG element that stands in a page: without prolog, metadata, styles or foreign ids."""
-    figure.patch.set_visible(False)
-    for axes in figure.axes:
-        axes.patch.set_visible(False)
-    written = io.StringIO()
-    figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    root = ET.fromstring(written.getvalue())  # noqa: S314 - matplotlib has just written it
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if child.tag in (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style"):
-                parent.remove(child)
-    for element in root.iter():
-        _style_to_attributes(element)
-        _own_ids(element, name)
-        for key in ("fill", "stroke"):
-            if element.get(key) in ("#000000", "black"):
-                element.set(key, "currentColor")
-    root.set("class", "chart")
-    root.set("role", "img")
-    root.set("aria-label", description)
-    for key in ("width", "height", "version"):
-        root.attrib.pop(key, None)
-    ET.register_namespace("", _SVG)
-    ET.register_namespace("xlink", _XLINK)
-    return ET.tostring(root, encoding="unicode")
-
-
-def _style_to_attributes(element: ET.Element) -> None:
-    """Turn `style="fill: none"` into `fill="none"`: a CSP without unsafe-inline drops style attributes."""
-    for declaration in element.attrib.pop("style", "").split(";"):
-        key, _, value = declaration.partition(":")
-        key, value = key.strip(), value.strip()
-        if key == "font":
-            size = re.search(r"[\d.]+px", value)
-            element.set("font-size", size[0] if size else "11px")
-        elif key and key != "font-family":
-            element.set(key, value)
-    is_text = element.tag == f"{{{_SVG}}}text"
-    if is_text and "fill" not in element.attrib:
-        element.set("fill", "currentColor")
-    if not is_text and element.tag == f"{{{_SVG}}}path" and "fill" not in element.attrib:
-        element.set("fill", "currentColor")
-
-
-def _own_ids(element: ET.Element, name: str) -> None:
-    """Make ids unique in the page, and turn the gids that name a look into classes."""
-    if own := element.get("id"):
-        if own.startswith(_CLASS):
-            del element.attrib["id"]
-            element.set("class", own.removeprefix(_CLASS))
-        else:
-            element.set("id", f"{name}-{own}")
-    for key, value in element.attrib.items():
-        if value.startswith("url(#"):
-            element.set(key, f"url(#{name}-{value[5:]}")
-        elif key == f"{{{_XLINK}}}href" and value.startswith("#"):
-            element.set(key, f"#{name}-{value[1:]}")

@@ -14,7 +14,7 @@ from perfguard.model.revision import Hunk
 from perfguard.model.trial import LoadResult
 
 AnyResult = BisectResult | CompareResult | RunResult
-ResultT = TypeVar("ResultT", bound=AnyResult)
+ResultT = TypeVar("ResultT")
 
 REDACTED = "[redacted]"
 _PAIR = 2
@@ -47,7 +47,7 @@ _INVISIBLE = re.compile(
 
 
 def clean(result: ResultT, *, home: str | None = None) -> ResultT:
-    """Give `result` with every text in it fit to show; numbers are untouched.
+    """Give `result`, any frozen dataclass, with every text in it fit to show; numbers are untouched.
 
     `home` is the home directory to write as `~`; the usual places of home directories are always written so. The
     records of single requests are left out: no face shows them.

@@ -13,7 +13,7 @@ import json
 import math
 import zlib
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from operator import neg
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,22 @@ _LEVEL = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """What the costs of a profile are in: its `name`, an amount of it in a sentence, its symbol, its part in a key."""
+
+    name: str
+    amount: str
+    symbol: str
+    key: str
+
+
+CPU_MS_PER_REQUEST = Unit(name="CPU ms per request", amount="ms per request", symbol="ms", key="ms_per_request")
+CPU_MS = Unit(name="CPU ms", amount="CPU ms", symbol="ms", key="ms")
+SAMPLES = Unit(name="samples", amount="samples", symbol="samples", key="samples")
+PERCENT = Unit(name="% of the working samples", amount="% of the working samples", symbol="%", key="percent")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
     """The profiles of one revision, under the name that the viewer shows."""
 
@@ -49,18 +65,23 @@ class Side:
 class Packed:
     """What goes into the page: `text`, safe inside a script element, and what was left out to keep it small.
 
+    `unit` is what every cost is in.
+
     `stacks` are the distinct ones of every role. `pruned_below_ms` is the cost under which code was folded into its
     caller, `pruned_share` the largest share of one profile's CPU time that this took.
     """
 
     text: str
+    unit: Unit
     stacks: int
     pruned_stacks: int
     pruned_below_ms: float
     pruned_share: float
 
 
-def pack(sides: Sequence[Side], grown: Sequence[GrownFrame], *, budget_bytes: int) -> Packed:
+def pack(
+    sides: Sequence[Side], grown: Sequence[GrownFrame], *, budget_bytes: int, unit: Unit = CPU_MS_PER_REQUEST
+) -> Packed:
     """Pack every profile of `sides`; where that is larger than `budget_bytes`, fold the cheapest code into its callers.
 
     The time of what goes is kept under one frame of its caller that says so: every total, and every self time that is
@@ -71,7 +92,7 @@ def pack(sides: Sequence[Side], grown: Sequence[GrownFrame], *, budget_bytes: in
     classes: dict[str, int] = {"": 0}
     roles = sorted({profile.role for side in sides for profile in side.profiles})
     whole = {role: merge([_numbered(side, role, names, classes) for side in sides]) for role in roles}
-    packer = _Packer(sides, grown, list(names), list(classes))
+    packer = _Packer(sides, grown, list(names), list(classes), unit)
     floor_ms, trees = 0.0, whole
     text = packer.text(whole)
     if len(text) > budget_bytes:
@@ -81,6 +102,7 @@ def pack(sides: Sequence[Side], grown: Sequence[GrownFrame], *, budget_bytes: in
     costs = [weight for tree in whole.values() for weight in tree.weights]
     return Packed(
         text=text,
+        unit=unit,
         stacks=stacks,
         pruned_stacks=stacks - left,
         pruned_below_ms=floor_ms if math.isfinite(floor_ms) else max(costs, default=0.0),
@@ -148,8 +170,9 @@ class _Packer:
     """Writes trees as the text that goes into the page; `pruned` is the number of the frame that holds what was cut."""
 
     def __init__(
-        self, sides: Sequence[Side], grown: Sequence[GrownFrame], frames: list[str], classes: list[str]
+        self, sides: Sequence[Side], grown: Sequence[GrownFrame], frames: list[str], classes: list[str], unit: Unit
     ) -> None:
+        self._unit = unit
         self._sides = sides
         self._frames = [*frames, PRUNED_FRAME]
         self.pruned = len(frames)
@@ -166,7 +189,7 @@ class _Packer:
         frames = [self._frames[number] for number in used]
         document = {
             "format": FORMAT,
-            "unit": "CPU ms per request",
+            "unit": asdict(self._unit),
             "frames": frames,
             "own_package": self._own,
             "own": [int(package_of(frame) in ("", self._own)) for frame in frames],

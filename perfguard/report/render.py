@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
-import os
-from functools import cache
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-from perfguard import __version__
-from perfguard.model.errors import PerfguardError
-from perfguard.model.result import SCHEMA_VERSION
+from perfguard.model.result import BisectResult
 from perfguard.report import assets
-from perfguard.report.charts import Chart, revision_chart, trial_chart
+from perfguard.report.charts import posterior_chart, revision_chart, trial_chart
 from perfguard.report.clean import AnyResult, clean
-from perfguard.report.flame import Packed, pack
-from perfguard.report.view import Page, build_page, marks_of
+from perfguard.report.document import make_document, write_document
+from perfguard.report.flame import CPU_MS_PER_REQUEST, Packed, Side, Unit, pack
+from perfguard.report.view import build_page, marks_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from perfguard.model.result import GrownFrame
+    from perfguard.report.drawing import Chart
 
 SIZE_BUDGET_BYTES = 5_000_000
 _FEWEST_REVISIONS_FOR_A_LINE = 3
@@ -34,14 +34,12 @@ def render_html(result: AnyResult, *, budget_bytes: int = SIZE_BUDGET_BYTES) -> 
     shown = clean(result, home=str(Path.home()))
     page = build_page(shown)
     charts = _charts(shown)
-    grown = getattr(shown, "grown_frames", ())
-    flame = pack(page.sides, grown, budget_bytes=budget_bytes) if page.sides else None
-    document = _document(page, charts, flame)
-    size_bytes = len(document.encode())
-    if flame is not None and size_bytes > budget_bytes:
-        room_bytes = budget_bytes - (size_bytes - len(flame.text)) - 1_000  # the sentence about pruning grows
-        document = _document(page, charts, pack(page.sides, grown, budget_bytes=max(0, room_bytes)))
-    return document
+
+    def document(flame: Packed | None) -> str:
+        script = assets.viewer_script() if flame else ""
+        return make_document("report.html.j2", script=script, charts=charts, page=page, flame=flame)
+
+    return fit_flame(document, page.sides, getattr(shown, "grown_frames", ()), budget_bytes=budget_bytes)
 
 
 def write_report(result: AnyResult, path: Path) -> Path:
@@ -50,21 +48,27 @@ def write_report(result: AnyResult, path: Path) -> Path:
     Raises:
         PerfguardError: the file cannot be written there.
     """
-    document = render_html(result)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            unfinished.write_text(document, encoding="utf-8")
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-    except OSError as error:
-        raise PerfguardError(
-            f"cannot write the report to {path}: {error.strerror or error}",
-            hint="name a file in a directory that exists and that you may write to",
-        ) from error
-    return path
+    return write_document(render_html(result), path)
+
+
+def fit_flame(
+    document: Callable[[Packed | None], str],
+    sides: Sequence[Side],
+    grown: Sequence[GrownFrame],
+    *,
+    budget_bytes: int,
+    unit: Unit = CPU_MS_PER_REQUEST,
+) -> str:
+    """Make a document with the flamegraph of `sides` (None where there are no profiles) that keeps to the budget."""
+    if not any(side.profiles for side in sides):
+        return document(None)
+    flame = pack(sides, grown, budget_bytes=budget_bytes, unit=unit)
+    text = document(flame)
+    size_bytes = len(text.encode())
+    if size_bytes <= budget_bytes:
+        return text
+    room_bytes = budget_bytes - (size_bytes - len(flame.text)) - 1_000  # the sentence about pruning grows
+    return document(pack(sides, grown, budget_bytes=max(0, room_bytes), unit=unit))
 
 
 def _charts(result: AnyResult) -> tuple[Chart, ...]:
@@ -81,41 +85,6 @@ def _charts(result: AnyResult) -> tuple[Chart, ...]:
         by_index = {name: place for place, name in enumerate(known)}
         ordered = sorted(tried, key=lambda revision: by_index.get(revision, math.inf))
         drawn = [trial_chart(result.trials, {each: known.get(each, each) for each in ordered}, result.run)]
+    if isinstance(result, BisectResult):
+        drawn.insert(0, posterior_chart(result))
     return tuple(chart for chart in drawn if chart is not None)
-
-
-def _document(page: Page, charts: tuple[Chart, ...], flame: Packed | None) -> str:
-    style, script = assets.style(), assets.viewer_script()
-    policy = (
-        f"default-src 'none'; style-src '{_csp_hash(style)}'; script-src '{_csp_hash(script)}'; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
-    )
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            page=page,
-            charts=[(chart, Markup(chart.svg)) for chart in charts],  # noqa: S704 - built by `charts`, escaped there
-            flame=flame,
-            style=Markup(style),  # noqa: S704 - our own file
-            script=Markup(script),  # noqa: S704 - our own file
-            policy=policy,
-            version=__version__,
-            schema_version=SCHEMA_VERSION,
-        )
-    )
-
-
-@cache
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("perfguard.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def _csp_hash(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

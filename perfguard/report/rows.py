@@ -166,7 +166,10 @@ def _evidence_row(evidence: Evidence) -> EvidenceRow:
 
 
 def frame_rows(frames: Sequence[GrownFrame]) -> tuple[FrameRow, ...]:
-    """Give a row for every frame: what lies outside the noise first, and within that in the order of the diff."""
+    """Give a row for every frame, what lies outside the noise first; within that in the order of the evidence.
+
+    The evidence puts the function that explains a growth before its callers, which grew as much and explain nothing.
+    """
 
     def change_ms(frame: GrownFrame) -> float:
         return frame.after_ms_per_request - frame.before_ms_per_request

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _HUNK_LINES_LIMIT = 600
 _VALUE_LIMIT = 1000
+_MOST_FRAMES = 100
 CPU_RUN_NOTE = "CPU run: judges the request path, not the kernels."
 
 
@@ -85,7 +86,10 @@ class CulpritView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """Everything a page or a terminal shows of one result. `kind` is `bisect`, `compare` or `run`."""
+    """Everything a page or a terminal shows of one result. `kind` is `bisect`, `compare` or `run`.
+
+    `hidden_frames` more functions than `frames` were compared; the viewer's own table and the JSON document have all.
+    """
 
     kind: str
     title: str
@@ -98,6 +102,7 @@ class Page:
     suspects: tuple[Suspect, ...]
     findings: tuple[rows.FindingRow, ...]
     frames: tuple[rows.FrameRow, ...]
+    hidden_frames: int
     revisions: tuple[rows.RevisionRow, ...]
     trials: tuple[rows.TrialRow, ...]
     environment: tuple[tuple[str, str], ...]
@@ -120,6 +125,7 @@ def build_page(result: AnyResult) -> Page:
     ends = _ends(result)
     revision_rows = rows.revision_rows(result.revisions, marks=marks_of(result), posterior=posterior)
     trials = rows.trial_rows(result.trials, [*(summary.revision for summary in result.revisions), *ends])
+    frames = rows.frame_rows(judged.grown_frames) if judged else ()
     kind = "run" if judged is None else "bisect" if isinstance(result, BisectResult) else "compare"
     return Page(
         kind=kind,
@@ -132,7 +138,8 @@ def build_page(result: AnyResult) -> Page:
         culprit=_culprit_view(culprit) if culprit else None,
         suspects=_suspects(result) if isinstance(result, BisectResult) else (),
         findings=rows.finding_rows(judged.findings) if judged else (),
-        frames=rows.frame_rows(judged.grown_frames) if judged else (),
+        frames=frames[:_MOST_FRAMES],
+        hidden_frames=max(0, len(frames) - _MOST_FRAMES),
         revisions=revision_rows,
         trials=trials,
         environment=tuple((words.one_line(k, 100), words.one_line(v, _VALUE_LIMIT)) for k, v in run.environment),

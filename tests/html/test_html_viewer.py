@@ -8,6 +8,8 @@ import pytest
 import sample_results as samples
 from viewer_page import bar, bars, choose, click, hover, names, pixel, rows, search
 
+from perfguard.report.render import write_report
+
 
 def crumbs(page):
     return page.locator("#flame-path button").all_inner_texts()
@@ -82,6 +84,16 @@ def test_a_removed_stack_shows_by_the_time_before_and_in_its_own_view(visit):
     assert not any("forward_batch" in name or "tensor_hash" in name for name in new)
     whole, part = bars(page)[0], bar(page, "broadcast_object_list")
     assert part["width"] == pytest.approx(whole["width"], abs=0.5)  # all that was added lies under it
+    listed = {row[0].split(" ")[0]: row[1:3] for row in rows(page)}
+    assert listed.keys() == {"_process_and_broadcast_mm_inputs", "broadcast_object_list"}
+    assert all(cost == ["0", "5.20"] for cost in listed.values())
+
+
+def test_without_any_significant_change_the_busiest_process_opens(visit, tmp_path):
+    path = write_report(samples.bisect_result(grown_frames=()), tmp_path / "r.html")
+    page = visit(path)
+    assert page.locator("#flame-role").input_value() == "rank-1"
+    assert {each["tone"] for each in bars(page)} == {"noise"}
 
 
 def test_the_width_is_the_share(visit):
@@ -331,7 +343,7 @@ def test_a_keyboard_alone_reaches_every_control(visit):
 
 def test_the_table_sorts_and_says_so(visit):
     page = visit("bisect")
-    assert rows(page)[0][0].startswith("_process_and_broadcast_mm_inputs")
+    assert rows(page)[0][0].startswith("_object_to_tensor")  # its own code grew most
     heading = page.locator("#flame-columns th", has_text="Before")
     heading.locator("button").click()
     assert heading.get_attribute("aria-sort") == "descending"
@@ -397,7 +409,7 @@ def test_every_bar_says_what_it_is(visit):
     page = visit("bisect")
     assert all("ms per request" in each["spoken"] for each in bars(page))
     assert page.locator("#flame-graph").get_attribute("aria-roledescription") == "flamegraph"
-    assert page.locator("svg.chart[role=img]").get_attribute("aria-label").startswith("Throughput per revision")
+    assert page.locator("svg.chart[role=img]").last.get_attribute("aria-label").startswith("Throughput per revision")
 
 
 def test_hostile_names_stay_names(visit):

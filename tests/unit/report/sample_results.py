@@ -33,6 +33,9 @@ from perfguard.model.trial import (
     Trial,
     Untestable,
 )
+from perfguard.report.flame import SAMPLES, Side
+from perfguard.report.index_page import IndexEntry
+from perfguard.report.profile_page import FactTable, ProfileReport
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 HOSTILE_NAMES = (
@@ -424,3 +427,51 @@ def hostile_result():
             untestable(3, 1, bad, reason=joined, log="\n".join(HOSTILE_NAMES)),
         ),
     )  # fmt: skip
+
+
+def profile_report(**changed):
+    """A recording of two processes, with a finding and a table."""
+    values = {
+        "title": "perfguard record: 4242",
+        "sentence": "Two processes were recorded for 10 s; one rule fired.",
+        "facts": ("10 s", "5,200 samples"),
+        "sides": (Side(name="Recorded", label="4242", profiles=after_profiles()),),
+        "unit": SAMPLES,
+        "findings": findings(),
+        "tables": (
+            FactTable(
+                title="Threads",
+                columns=("Thread", ">Running", ">GIL wait"),
+                rows=(("MainThread", "71%", "12%"), ("zmq reaper", "0%", "n/a")),
+                note="Shares of the time watched.",
+            ),
+        ),
+        "environment": (("python", "3.11.7"), ("HF_TOKEN", "abc123veryprivate")),
+        "command": "perfguard record --pid 4242 --api-key topsecretvalue",
+    }
+    return ProfileReport(**(values | changed))
+
+
+def index_entries():
+    """Twelve runs of two scenarios, of every verdict."""
+    verdicts = [*CompareVerdict, None, *BisectVerdict, *CompareVerdict]
+    made = []
+    for number, verdict in enumerate(verdicts):
+        is_slower = verdict is CompareVerdict.SLOWER
+        made.append(
+            IndexEntry(
+                path=f"run {number}/report.html",
+                kind="bisect" if isinstance(verdict, BisectVerdict) else "compare" if verdict else "run",
+                run=run_info(
+                    started_at=f"2025-11-{number + 1:02d}T02:00:00+00:00",
+                    scenario="small-images" if number % 3 else "text-only",
+                ),
+                verdict=verdict,
+                sentence=f"Sentence number {number}, token=topsecretvalue.",
+                effect=effects()[1] if is_slower else None,
+                metric_mean=150.0 - 20 * is_slower + number,
+                revision=revision(number).label,
+                untestable=(("abc1234", "ImportError: no module"),) if number == 2 else (),
+            )
+        )
+    return tuple(made)

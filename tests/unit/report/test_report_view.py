@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from perfguard.model.result import CompareVerdict, Direction
@@ -68,12 +70,26 @@ def test_frames_outside_the_noise_stand_first(samples):
     result = samples.bisect_result()
     rows = page_of(result).frames
     assert [row.significant for row in rows] == [True] * 5 + [False] * 2
+    # Within the significant ones the evidence's own order stays: it knows which function explains the others.
     in_order = [frame.frame for frame in result.grown_frames if frame.significant]
     assert [row.key for row in rows if row.significant] == in_order
     (new,) = [row for row in rows if row.frame.startswith("_process_and_broadcast_mm_inputs")]
     assert (new.change, new.ratio) == ("+6.70", "new")
     assert [row.ratio for row in rows if row.frame.startswith("from_dict")] == ["gone"]
     assert [row.interval for row in rows if not row.tested] == ["not tested"]
+
+
+def test_a_page_shows_a_hundred_functions_and_counts_the_others(samples):
+    frames = tuple(replace(samples.grown_frames()[0], frame=f"f{n} (a.py)") for n in range(250))
+    page = page_of(samples.bisect_result(grown_frames=frames))
+    assert len(page.frames) == 100
+    assert page.hidden_frames == 150
+    assert page_of(samples.bisect_result()).hidden_frames == 0
+
+
+def test_a_finding_s_evidence_knows_its_frame(samples):
+    (fired,) = [row for row in page_of(samples.bisect_result()).findings if row.fired]
+    assert [row.frame for row in fired.evidence] == [samples.OBJECT_LIST, ""]
 
 
 def test_revisions_carry_their_part_and_posterior(samples):

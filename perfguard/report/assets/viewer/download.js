@@ -29,15 +29,16 @@ function* stacksOf(graph, side) {
   }
 }
 
-// Whole numbers, since that is what readers of this form expect: CPU nanoseconds per request.
-export function folded(graph, side) {
+// Whole numbers, since that is what readers of this form expect: nanoseconds where the unit is milliseconds.
+export function folded(graph, side, unit) {
+  const scale = unit.symbol === "ms" ? NS_PER_MS : unit.symbol === "samples" ? 1 : 1e4;
   let text = "";
-  for (const [path, ms] of stacksOf(graph, side)) text += path.map(inFolded).join(";") + " " + Math.max(1, Math.round(ms * NS_PER_MS)) + "\n";
+  for (const [path, ms] of stacksOf(graph, side)) text += path.map(inFolded).join(";") + " " + Math.max(1, Math.round(ms * scale)) + "\n";
   return text;
 }
 
 // Source: https://www.speedscope.app/file-format-schema.json
-export function speedscope(graphs, title) {
+export function speedscope(graphs, title, unit) {
   const frames = [];
   const numbers = new Map();
   const profiles = graphs.map(({ name, graph, side }) => {
@@ -53,7 +54,7 @@ export function speedscope(graphs, title) {
       }));
       weights.push(ms);
     }
-    return { type: "sampled", name, unit: "milliseconds", startValue: 0, endValue: weights.reduce((sum, ms) => sum + ms, 0), samples, weights };
+    return { type: "sampled", name, unit: unit.symbol === "ms" ? "milliseconds" : "none", startValue: 0, endValue: weights.reduce((sum, ms) => sum + ms, 0), samples, weights };
   });
   return JSON.stringify({
     $schema: "https://www.speedscope.app/file-format-schema.json",

@@ -6,8 +6,10 @@ import { counted, number, percent, ratio, shorten, signed } from "./words.js";
 const FIRST_ROWS = 30;
 const MORE_ROWS = 300;
 
-// Sums every function under `zoom`: total once a stack however often it recurs, and self.
+// Sums every function under `zoom`: total once a stack however often it recurs, and self. Among added (removed) code, only
+// the places count that had (have) no time on the other side.
 export function functionsUnder(graph, zoom) {
+  const other = { added: graph.tree.before, removed: graph.tree.after }[graph.view];
   const { tree } = graph;
   const count = graph.keys.names.length;
   const covered = new Int32Array(count);
@@ -15,6 +17,7 @@ export function functionsUnder(graph, zoom) {
   const seen = new Set();
   for (let node = Math.max(1, zoom); node < tree.end[zoom]; node++) {
     const key = tree.key[node];
+    if (other && other[node] > 0) continue;
     seen.add(key);
     if (graph.isInverted ? tree.depth[node] === 1 : true) {
       sums.beforeSelf[key] += graph.isInverted ? tree.before[node] : tree.beforeSelf[node];
@@ -90,7 +93,7 @@ export class FunctionTable {
     this.unit = unit;
     this.limit = FIRST_ROWS;
     if (!this.columns.some((column) => column.id === this.sorting.id)) {
-      this.sorting = { id: graph.isPair ? "change" : side + "Self", isDown: true };
+      this.sorting = { id: graph.isPair ? "selfChange" : side + "Self", isDown: true };
     }
     this.draw();
   }

@@ -4,15 +4,17 @@ import { buildTree, follow, pathOf, widthsOf } from "./tree.js";
 import { fileOf, nameHash } from "./words.js";
 
 export const DEFAULTS = {
-  role: "", view: "diff", width: "after", unit: "ms", before: 0, after: 1, sort: "name", flip: false, invert: false,
+  role: "", view: "diff", width: "after", unit: "own", before: 0, after: 1, sort: "name", flip: false, invert: false,
   lines: false, own: false, class: "", all: false, q: "", regex: false, zoom: "", frame: "",
 };
 
-export const UNITS = {
-  ms: { name: "CPU ms per request", short: "ms", id: "ms_per_request" },
-  share: { name: "% of the process's CPU", short: "%", id: "percent" },
-  samples: { name: "samples, about", short: "samples", id: "samples" },
+// Besides the unit that the costs come in, which is called "own".
+const UNITS = {
+  share: { name: "% of the process", amount: "% of the process", symbol: "%", key: "percent" },
+  samples: { name: "samples, about", amount: "samples", symbol: "samples", key: "samples" },
 };
+
+export const unitOf = (profiles, unit) => UNITS[unit] || profiles.unit;
 
 const FILE_TONES = 6;
 const isOneSided = (view) => view === "before" || view === "after";
@@ -56,6 +58,7 @@ export function makeGraph(profiles, state) {
     keys, roles, sides, tree, callers, isInverted, sandwich,
     widths: widthsOf(tree, state.view, state.width),
     callerWidths: callers && widthsOf(callers, state.view, state.width),
+    view: state.view,
     isPair: !isOneSided(state.view),
     hasPair: profiles.sides.length > 1,
     side: isOneSided(state.view) ? state.view : "after",

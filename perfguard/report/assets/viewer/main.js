@@ -1,7 +1,7 @@
 // Wires the controls of the page to the viewer.
 import { byId, fill, later } from "./dom.js";
 import { csv, folded, save, speedscope, svg } from "./download.js";
-import { makeGraph, UNITS } from "./graph.js";
+import { makeGraph, unitOf } from "./graph.js";
 import { readLink } from "./link.js";
 import { readProfiles } from "./profile.js";
 import { hideTip } from "./tip.js";
@@ -25,6 +25,8 @@ function prepare(viewer) {
   byId("flame-own").parentElement.hidden = profiles.isOwn.every((each) => each);
   byId("flame-own-name").textContent = profiles.ownPackage ? "(all but " + named(profiles.ownPackage) + ")" : "";
   byId("flame-lines").parentElement.hidden = profiles.byLine.names.length === profiles.byFunction.names.length;
+  byId("flame-unit").options[0].textContent = profiles.unit.name;
+  if (profiles.unit.key === "samples") byId("flame-unit").options[2].remove();
   byId("flame-views").hidden = profiles.sides.length < 2;
 }
 
@@ -120,7 +122,11 @@ function listenOnPage(viewer) {
       byId("flame-search").focus();
     } else if (event.key === "?" && !isTyping) byId("flame-help").showModal();
   });
-  new ResizeObserver(later(SEARCH_DELAY_MS, () => viewer.repaint())).observe(byId("flame-scroll"));
+  let width = byId("flame-scroll").clientWidth;
+  new ResizeObserver(later(SEARCH_DELAY_MS, () => {
+    if (byId("flame-scroll").clientWidth !== width) viewer.repaint(); // its height is the viewer's own doing
+    width = byId("flame-scroll").clientWidth;
+  })).observe(byId("flame-scroll"));
   for (const query of ["print", "(prefers-color-scheme: dark)"]) matchMedia(query).addEventListener("change", () => viewer.repaint());
   window.addEventListener("beforeprint", () => viewer.repaint());
   window.addEventListener("hashchange", () => {
@@ -133,9 +139,9 @@ function listenToDownloads(viewer) {
   const title = document.title;
   const stem = () => "perfguard-" + viewer.state.role.replace(/[^A-Za-z0-9]+/g, "-");
   const forms = {
-    folded: () => [stem() + "-" + viewer.graph.side + ".folded", "text/plain", folded(wholeIn("ms", viewer), viewer.graph.side)],
-    speedscope: () => [stem() + ".speedscope.json", "application/json", speedscope(everySide(viewer), title)],
-    csv: () => [stem() + ".csv", "text/csv", csv(viewer.graph, viewer.graph.callers ? 0 : viewer.zoom, UNITS[viewer.state.unit].id)],
+    folded: () => [stem() + "-" + viewer.graph.side + ".folded", "text/plain", folded(wholeIn("own", viewer), viewer.graph.side, viewer.profiles.unit)],
+    speedscope: () => [stem() + ".speedscope.json", "application/json", speedscope(everySide(viewer), title, viewer.profiles.unit)],
+    csv: () => [stem() + ".csv", "text/csv", csv(viewer.graph, viewer.graph.callers ? 0 : viewer.zoom, unitOf(viewer.profiles, viewer.state.unit).key)],
     svg: () => [stem() + ".svg", "image/svg+xml",
       svg(viewer.bars, viewer.rows, (bar) => viewer.look(bar), (bar) => viewer.spoken(bar), shorten(title + ": " + viewer.statusText(), 170))],
   };
@@ -148,7 +154,7 @@ function listenToDownloads(viewer) {
 const wholeIn = (unit, viewer) => makeGraph(viewer.profiles, { ...viewer.state, unit, invert: false, frame: "" });
 
 function everySide(viewer) {
-  const graph = wholeIn("ms", viewer);
+  const graph = wholeIn("own", viewer);
   const sides = graph.hasPair ? ["before", "after"] : ["after"];
   return sides.map((side) => ({ name: shorten(viewer.sampled(graph.sides[side === "before" ? 0 : 1]), 100), graph, side }));
 }

@@ -10,7 +10,9 @@ export const ALL_ROLES = "*all";
 const RANK = /^rank-\d+$/;
 
 async function inflated(text) {
-  const packed = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const letters = atob(text);
+  const packed = new Uint8Array(letters.length);
+  for (let i = 0; i < letters.length; i++) packed[i] = letters.charCodeAt(i);
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
   return JSON.parse(await new Response(stream).text());
 }
@@ -55,7 +57,7 @@ export async function readProfiles(text) {
   const roles = data.roles.map(unpackRole);
   const ranks = roles.filter((role) => RANK.test(role.name));
   return {
-    sides: data.sides, frames: data.frames, classes: data.classes, changes: data.changes, ownPackage: data.own_package,
+    sides: data.sides, frames: data.frames, classes: data.classes, changes: data.changes, ownPackage: data.own_package, unit: data.unit,
     isOwn: Uint8Array.from(data.own), roles,
     byLine: keyed(data.frames, (frame) => frame),
     byFunction: keyed(data.frames, functionOf),

@@ -31,12 +31,12 @@ function facts({ tree, node, zoom, isPair, side, unit, hasSelf }) {
 }
 
 // Says what the evidence knows of a function's change, a sentence a role.
-export function intervals(verdicts) {
+export function intervals(verdicts, unit) {
   if (!verdicts.length) return ["change: inside the noise, or too small to test"];
   return verdicts.map(([role, low, high, significant]) => {
     const where = verdicts.length > 1 ? role + ": " : "";
     if (low === null || high === null) return where + "change: not tested";
-    const range = signed(low) + " to " + signed(high) + " ms per request (whole function)";
+    const range = signed(low) + " to " + signed(high) + " " + unit + " (whole function)";
     return where + "change: " + range + (significant ? ", significant" : ", inside the noise");
   });
 }
@@ -44,7 +44,7 @@ export function intervals(verdicts) {
 export function showTip(name, given, x, y) {
   const tip = byId("flame-tip");
   tip.replaceChildren(make("b", shorten(name, 300)), facts(given));
-  if (given.isPair && given.node > 0) for (const each of intervals(given.verdicts)) tip.append(make("div", each));
+  if (given.isPair && given.node > 0) for (const each of intervals(given.verdicts, given.tested)) tip.append(make("div", each));
   if (given.classes) tip.append(make("div", given.classes));
   tip.hidden = false;
   const box = tip.getBoundingClientRect();

@@ -1,7 +1,7 @@
 // The flamegraph viewer: keeps the state, and redraws what a change of it touches.
 import { byId, later, make } from "./dom.js";
 import { FunctionTable } from "./functions.js";
-import { DEFAULTS, makeGraph, nameIn, rootName, toneOf, UNITS, zoomNode, zoomPath } from "./graph.js";
+import { DEFAULTS, makeGraph, nameIn, rootName, toneOf, unitOf, zoomNode, zoomPath } from "./graph.js";
 import { barAt, byRow, layout } from "./layout.js";
 import { writeLink } from "./link.js";
 import { forgetTheme, paint, ROW_PX } from "./paint.js";
@@ -27,13 +27,14 @@ export class Viewer {
     Object.defineProperty(this.canvas, "bars", { get: () => this.described() });
   }
 
-  // The role with the largest significant change opens.
+  // The role with the largest significant change opens; where none is significant, the one that used most.
   mostChanged() {
-    const names = this.profiles.roles.map((role) => role.name);
     const changes = new Map(Object.entries(this.profiles.changes));
-    const most = (role) => Math.max(0, ...Object.values(changes.get(role) || {})
+    const most = ({ name }) => Math.max(0, ...Object.values(changes.get(name) || {})
       .filter((each) => each[2]).map((each) => Math.max(Math.abs(each[0]), Math.abs(each[1]))));
-    return names.reduce((best, role) => (most(role) > most(best) ? role : best), names[0]);
+    const used = (role) => Math.max(...role.self.map((self) => self.reduce((sum, value) => sum + value, 0)));
+    const ranked = this.profiles.roles.map((role) => [most(role), used(role), role.name]);
+    return ranked.sort((a, b) => b[0] - a[0] || b[1] - a[1])[0][2];
   }
 
   // Takes new values of the state and draws what they change.
@@ -47,7 +48,7 @@ export class Viewer {
       this.state.view = this.defaults.view;
     }
     if (!["before", "after", "both"].includes(this.state.width)) this.state.width = "after";
-    if (!Object.keys(UNITS).includes(this.state.unit)) this.state.unit = "ms";
+    if (!["share", "samples"].includes(this.state.unit)) this.state.unit = "own";
     if ("q" in changes && asksForLine(this.state.q) && !this.state.regex) this.state.lines = true;
     const isTurned = Object.keys(changes).every((name) => ["zoom", "q", "regex", "flip", "all"].includes(name));
     if (!isTurned || !this.graph || (this.state.lines && this.graph.keys !== this.profiles.byLine)) {
@@ -102,6 +103,10 @@ export class Viewer {
     };
   }
 
+  unit() {
+    return unitOf(this.profiles, this.state.unit);
+  }
+
   nameOf(bar) {
     return nameIn(this.graph, bar.tree, bar.node);
   }
@@ -111,13 +116,13 @@ export class Viewer {
     const change = bar.tree.after[bar.node] - bar.tree.before[bar.node];
     if (this.look(bar).tone === "noise" || !this.graph.isPair) return name; // inside the noise a number would only mislead
     const [, called, file] = name.match(/^(.*?)( \(.*)?$/s);
-    return (change > 0 ? "+ " : "- ") + called + " " + signed(change) + " " + UNITS[this.state.unit].short + (file || "");
+    return (change > 0 ? "+ " : "- ") + called + " " + signed(change) + " " + this.unit().symbol + (file || "");
   }
 
   spoken(bar) {
     const { tree, node } = bar;
     const widths = tree === this.graph.callers ? this.graph.callerWidths : this.graph.widths;
-    const unit = UNITS[this.state.unit].name;
+    const unit = this.unit().name;
     const share = percent(widths[node], widths[tree === this.graph.tree ? this.zoom : 0]) + " of the zoom";
     const name = shorten(this.nameOf(bar), 160);
     if (!this.graph.isPair) return name + ", " + number(widths[node]) + " " + unit + ", " + share;
@@ -156,14 +161,14 @@ export class Viewer {
 
   statusText() {
     const { tree, sides, isPair, side, significance } = this.graph;
-    const unit = UNITS[this.state.unit].name;
+    const unit = this.unit().name;
     if (!isPair) return unit + ": " + number(tree[side][0]) + ", " + this.sampled(side === "before" ? sides[0] : sides[1]) + ".";
     const [before, after] = [tree.before[0], tree.after[0]];
     let text = unit + ": " + number(before) + " before, " + this.sampled(sides[0]) + "; " + number(after) + " after, " +
       this.sampled(sides[1]) + "; " + signed(after - before) + " in all (" + ratio(before, after) + ").";
     if (!significance.tested) text += " No function's change was tested, so all is grey.";
     else if (!significance.found) text += " No function's change lies outside the noise, so all is grey.";
-    else if (this.state.unit !== "ms") text += " Colours mark functions whose CPU ms per request changed; this unit was not tested.";
+    else if (this.state.unit !== "own") text += " Colours mark functions whose " + this.profiles.unit.name + " changed; this unit was not tested.";
     return text;
   }
 
@@ -172,7 +177,7 @@ export class Viewer {
     const { tree, widths } = this.graph;
     const { found, time } = matched(tree, widths, this.zoom, this.marks);
     return counted(found, "match", "matches") + ", " + percent(time, widths[this.zoom]) + " of the zoom (" + number(time) + " " +
-      (this.state.unit === "ms" ? "ms per request" : UNITS[this.state.unit].short) + ")";
+      this.unit().amount + ")";
   }
 
   drawPath() {
@@ -201,7 +206,7 @@ export class Viewer {
     const at = this.graph.callers ? 0 : this.zoom;
     byId("flame-caption").textContent = this.graph.callers ? "Direct callers and callees of " + shorten(this.graph.root, 120)
       : this.zoom ? "Functions under " + shorten(nameIn(this.graph, this.graph.tree, this.zoom), 120) : "Functions of " + this.graph.root.replace("all of ", "");
-    this.table.show(this.graph, at, this.graph.side, this.marks, UNITS[this.state.unit].name);
+    this.table.show(this.graph, at, this.graph.side, this.marks, this.unit().name);
   }
 
   // --- what the reader does ------------------------------------------------------------------------------------------------
@@ -293,8 +298,8 @@ export class Viewer {
     const key = node ? tree.key[node] : this.graph.sandwich;
     showTip(this.nameOf(bar), {
       tree, node, zoom: tree === this.graph.tree ? this.zoom : 0, isPair: this.graph.hasPair, side: this.graph.side,
-      unit: UNITS[this.state.unit].name, hasSelf: tree === this.graph.tree && !this.graph.isInverted,
-      verdicts: key >= 0 ? this.graph.significance.verdicts[key] : [],
+      unit: this.unit().name, hasSelf: tree === this.graph.tree && !this.graph.isInverted,
+      tested: this.profiles.unit.amount, verdicts: key >= 0 ? this.graph.significance.verdicts[key] : [],
     }, x, y);
   }
 }
