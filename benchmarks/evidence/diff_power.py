@@ -48,15 +48,16 @@ def main() -> None:
     parser.add_argument("--trial-noise", type=float, default=0.06)
     parser.add_argument("--function-noise", type=float, default=0.05)
     parser.add_argument("--only", choices=("aa-real", "aa-simulated", "planted", "real"))
+    parser.add_argument("--side", type=int, nargs="*", help="trials a side; by default several")
     options = parser.parse_args()
     good, bad = read_trials()
     rng = np.random.default_rng(options.seed)
     noise = (options.trial_noise, options.function_noise)
     parts = {
-        "aa-real": lambda: aa_real(good, options.repeats, rng),
-        "aa-simulated": lambda: aa_simulated(good, options.repeats, noise, rng),
-        "planted": lambda: planted(good, options.repeats, noise, rng),
-        "real": lambda: real_change(good, bad, options.repeats, rng),
+        "aa-real": lambda: aa_real(good, options.repeats, rng, options.side or (2, 3, 4, 6)),
+        "aa-simulated": lambda: aa_simulated(good, options.repeats, noise, rng, options.side or (2, 4, 8)),
+        "planted": lambda: planted(good, options.repeats, noise, rng, options.side or (3, 5, 8)),
+        "real": lambda: real_change(good, bad, options.repeats, rng, options.side or (2, 3, 5, 8)),
     }
     for name, part in parts.items():
         if options.only in {None, name}:
@@ -65,10 +66,10 @@ def main() -> None:
             print(f"({time.perf_counter() - start:.0f} s)\n", flush=True)
 
 
-def aa_real(good: Sequence[Trial], repeats: int, rng: np.random.Generator) -> None:
+def aa_real(good: Sequence[Trial], repeats: int, rng: np.random.Generator, sides: Sequence[int]) -> None:
     """Split the real trials of one revision at random."""
     print("| A/A, real trials, a side | diffs with a frame marked | frames marked | diffs |\n|---|---|---|---|")
-    for side in (2, 3, 4, 6):
+    for side in sides:
         marked = [
             marks([good[n] for n in order[:side]], [good[n] for n in order[side : 2 * side]])
             for order in (rng.permutation(len(good)) for _ in range(repeats))
@@ -76,11 +77,13 @@ def aa_real(good: Sequence[Trial], repeats: int, rng: np.random.Generator) -> No
         show(str(side), marked)
 
 
-def aa_simulated(good: Sequence[Trial], repeats: int, noise: tuple[float, float], rng: np.random.Generator) -> None:
+def aa_simulated(
+    good: Sequence[Trial], repeats: int, noise: tuple[float, float], rng: np.random.Generator, sides: Sequence[int]
+) -> None:
     """Draw both sides from the same costs."""
     print("| A/A, simulated trials, a side | diffs with a frame marked | frames marked | diffs |\n|---|---|---|---|")
     simulator = Simulator(good, noise, rng)
-    for side in (2, 4, 8):
+    for side in sides:
         marked = [
             marks([simulator.trial() for _ in range(side)], [simulator.trial() for _ in range(side)])
             for _ in range(repeats)
@@ -88,13 +91,15 @@ def aa_simulated(good: Sequence[Trial], repeats: int, noise: tuple[float, float]
         show(str(side), marked)
 
 
-def planted(good: Sequence[Trial], repeats: int, noise: tuple[float, float], rng: np.random.Generator) -> None:
+def planted(
+    good: Sequence[Trial], repeats: int, noise: tuple[float, float], rng: np.random.Generator, sides: Sequence[int]
+) -> None:
     """Plant 3% of a role's CPU under one function."""
     simulator = Simulator(good, noise, rng)
     print(f"Planted: +{GROWTH:.0%} of {ROLE}'s CPU.\n")
     print("| trials a side | share of the role before | found | named as what grew | wrong frames marked a diff |")
     print("|---|---|---|---|---|")
-    for side in (3, 5, 8):
+    for side in sides:
         for share in (0.0, 0.02, 0.05, 0.1, 0.2, 0.4):
             found = named = wrong = 0
             for _ in range(repeats):
@@ -112,10 +117,12 @@ def planted(good: Sequence[Trial], repeats: int, noise: tuple[float, float], rng
             )
 
 
-def real_change(good: Sequence[Trial], bad: Sequence[Trial], repeats: int, rng: np.random.Generator) -> None:
+def real_change(
+    good: Sequence[Trial], bad: Sequence[Trial], repeats: int, rng: np.random.Generator, sides: Sequence[int]
+) -> None:
     """Compare random trials of the two real revisions."""
     print(f"| good against bad, trials a side | {CULPRIT} marked | named as what grew in rank-0 |\n|---|---|---|")
-    for side in (2, 3, 5, 8):
+    for side in sides:
         found = named = 0
         for _ in range(repeats):
             before = [good[n] for n in rng.permutation(len(good))[:side]]

@@ -161,7 +161,8 @@ def share_interval(part: int, whole: int, confidence: float) -> tuple[float, flo
     share, weight = part / whole, reach * reach / whole
     middle = (share + weight / 2.0) / (1.0 + weight)
     half = reach * math.sqrt(share * (1.0 - share) / whole + weight / (4.0 * whole)) / (1.0 + weight)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # Rounding must not put the share itself outside.
+    return min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half))
 
 
 @dataclass(slots=True, kw_only=True)

@@ -58,7 +58,7 @@ def test_more_classes_by_name(call, expected):
         ("def f(x):\n    h = {}\n    h.update(x)\n", 3, CallClass.OTHER),
         (
             "send = functools.partial(pickle.dumps, protocol=4)\ndef f(x):\n    send(x)\n",
-            4,
+            3,
             CallClass.PICKLE,
         ),
         (
