@@ -22,6 +22,7 @@ import gzip
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,15 @@ CULPRIT = "Scheduler._process_and_broadcast_mm_inputs"
 Trial = dict[str, StackCosts]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noise:
+    """What simulated trials vary by: standard deviations of logarithms, and the samples that a trial has."""
+
+    trial: float
+    function: float
+    samples: int | None
+
+
 def main() -> None:
     """Print one table after the other."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -47,12 +57,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--trial-noise", type=float, default=0.06)
     parser.add_argument("--function-noise", type=float, default=0.05)
+    parser.add_argument(
+        "--samples", type=int, help=f"samples a simulated trial of {ROLE} has; by default the real ones'"
+    )
     parser.add_argument("--only", choices=("aa-real", "aa-simulated", "planted", "real"))
     parser.add_argument("--side", type=int, nargs="*", help="trials a side; by default several")
     options = parser.parse_args()
     good, bad = read_trials()
     rng = np.random.default_rng(options.seed)
-    noise = (options.trial_noise, options.function_noise)
+    noise = Noise(trial=options.trial_noise, function=options.function_noise, samples=options.samples)
     parts = {
         "aa-real": lambda: aa_real(good, options.repeats, rng, options.side or (2, 3, 4, 6)),
         "aa-simulated": lambda: aa_simulated(good, options.repeats, noise, rng, options.side or (2, 4, 8)),
@@ -78,7 +91,7 @@ def aa_real(good: Sequence[Trial], repeats: int, rng: np.random.Generator, sides
 
 
 def aa_simulated(
-    good: Sequence[Trial], repeats: int, noise: tuple[float, float], rng: np.random.Generator, sides: Sequence[int]
+    good: Sequence[Trial], repeats: int, noise: Noise, rng: np.random.Generator, sides: Sequence[int]
 ) -> None:
     """Draw both sides from the same costs."""
     print("| A/A, simulated trials, a side | diffs with a frame marked | frames marked | diffs |\n|---|---|---|---|")
@@ -91,9 +104,7 @@ def aa_simulated(
         show(str(side), marked)
 
 
-def planted(
-    good: Sequence[Trial], repeats: int, noise: tuple[float, float], rng: np.random.Generator, sides: Sequence[int]
-) -> None:
+def planted(good: Sequence[Trial], repeats: int, noise: Noise, rng: np.random.Generator, sides: Sequence[int]) -> None:
     """Plant 3% of a role's CPU under one function."""
     simulator = Simulator(good, noise, rng)
     print(f"Planted: +{GROWTH:.0%} of {ROLE}'s CPU.\n")
@@ -147,9 +158,12 @@ def show(label: str, marked: Sequence[int]) -> None:
 class Simulator:
     """Draws trials like the real ones: their mean costs, their samples, and noise on top."""
 
-    def __init__(self, trials: Sequence[Trial], noise: tuple[float, float], rng: np.random.Generator) -> None:
+    def __init__(self, trials: Sequence[Trial], noise: Noise, rng: np.random.Generator) -> None:
         self._rng = rng
-        self._trial_noise, self._function_noise = noise
+        self._trial_noise, self._function_noise = noise.trial, noise.function
+        real = [trial[ROLE] for trial in trials]
+        real_samples = sum(costs.working_ms / costs.sample_ms for costs in real) / len(real)
+        finer = noise.samples / real_samples if noise.samples else 1.0
         self._roles: dict[str, tuple[list[tuple[Frame, ...]], np.ndarray, float]] = {}
         self._groups: dict[str, np.ndarray] = {}
         for role in trials[0]:
@@ -158,7 +172,7 @@ class Simulator:
             for costs in having:
                 for frames, cost_ms in costs.working.items():
                     means[frames] = means.get(frames, 0.0) + cost_ms / len(having)
-            sample_ms = sum(costs.sample_ms for costs in having) / len(having)
+            sample_ms = sum(costs.sample_ms for costs in having) / len(having) / finer
             self._roles[role] = (list(means), np.array(list(means.values())), sample_ms)
             # A function's noise moves all stacks that end in it together.
             names: dict[str, int] = {}

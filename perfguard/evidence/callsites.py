@@ -7,8 +7,9 @@ One call decides a frame, and one frame a stack:
 
 1. Of the calls that begin on the sampled line (failing that, the smallest that spans it), the first class in `_ORDER`
    wins. Where a Python function was entered from the line, only calls of that function's name are asked, if any is.
-   A name that no rule knows is asked again as what it stands for in its file (`from pickle import dumps as d`), and at
-   the end of a stack a thin wrapper has the class of what it calls, over two levels and across imports.
+   Sleeps, locks and sockets that are awaited hold up nothing and do not count. A name that no rule knows is asked
+   again as what it stands for in its file (`from pickle import dumps as d`), and at the end of a stack a thin wrapper
+   has the class of what it calls, over two levels and across imports.
 2. A stack has the class of its innermost frame whose call *contains* everything beneath it: a stack that ends inside a
    broadcast that is inside an object broadcast waits for another rank, and does not pickle; one that ends in a tensor's
    `__reduce_ex__` inside `pickle.dumps` pickles. Native frames, where there are any, decide by their function and
@@ -72,6 +73,7 @@ _NOT_BLOCKING = re.compile(r"(?:.*[.])?(?:NOBLOCK|DONTWAIT|MSG_DONTWAIT)\Z")
 _RECEIVE = re.compile(r".*[.]recv\w*\Z")
 _SIZE = re.compile(r"(?:.*[._])?(?:size|sizes|length|numel|header)(?:_\w+)?\Z")
 _HASH_FUNCTION = re.compile(r"\w*(?:^|_)hash(?:_\w+)?\Z")
+_WAITS = frozenset({CallClass.SLEEP, CallClass.LOCK, CallClass.SOCKET})
 _NO_CALL = _Verdict(call_class=CallClass.OTHER, contains=False)
 _NO_SOURCE = _Verdict(call_class=CallClass.UNKNOWN, contains=False)
 # The callee of the innermost frame: none.
@@ -296,6 +298,8 @@ class _LineJudge:
         if rule is None or rule not in self._loaders:
             rule = first_match(self._loaders, call.arguments) or rule
         if rule is None:
+            return _NO_CALL
+        if call.awaited and rule.call_class in _WAITS:
             return _NO_CALL
         payload = not (call.arguments and _SIZE.match(call.arguments[0]))
         return _Verdict(call_class=rule.call_class, contains=rule.contains, payload=payload)

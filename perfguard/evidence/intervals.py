@@ -125,4 +125,5 @@ def _variances_of_mean(values: Floats, grains: Sequence[float]) -> Floats:
     if len(grains) == 0:
         return between / len(values)
     counted = (values * np.array(grains, dtype=np.float64)[:, np.newaxis]).mean(axis=0)
-    return np.maximum(between, counted) / len(values)
+    larger: Floats = np.maximum(between, counted)
+    return larger / len(values)
