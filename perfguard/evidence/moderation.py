@@ -7,8 +7,8 @@ noise of a profile has three sources, and two of them are known from elsewhere:
 - *Counting.* A cost that was sampled is a Poisson count: its variance is at least value x grain.
 - *The trial.* A trial is slow or fast as a whole; its role's CPU, which the kernel counts exactly, shows by how much.
   This part has few degrees of freedom, whatever the number of functions, since it is one draw a trial.
-- *The function.* What varies beside both. Its variance, as a multiple of the counting noise, is estimated function by
-  function and drawn towards what is usual among the functions of the role, the more so the more they agree.
+- *The function.* What varies beside both: bursts, caches, luck. Its variance is estimated function by function and
+  drawn towards what is usual for functions of its size in its role, the more so the more they agree.
 
 Source of the last step: G. K. Smyth, "Linear models and empirical Bayes methods for assessing differential expression",
 Stat. Appl. Genet. Mol. Biol. 3 (2004). The sources are joined by F. E. Satterthwaite, "An approximate distribution of
@@ -35,6 +35,7 @@ _MIN_TRIALS = 2
 _MAX_PRIOR_DEGREES = 20.0
 # Functions seen by fewer samples over all trials have counts too small for their variance to say anything.
 _MIN_SAMPLES = 5.0
+_DISPERSIONS = np.concatenate([[0.0], np.geomspace(1e-4, 10.0, 51)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,9 +93,11 @@ def _own_variance(before: Side, after: Side, counted: Floats) -> tuple[Floats, f
     telling = (samples >= _MIN_SAMPLES) & (variance > 0.0)
     if not telling.any():
         return counted, _MAX_PRIOR_DEGREES
-    ratios = variance[telling] / counted[telling]
-    usual, prior = _prior(ratios, degrees)
-    steadied = (prior * usual * counted + degrees * variance) / (prior + degrees)
+    # In samples a trial: the larger a function, the less of its noise is counting.
+    counts = samples / len(residual)
+    dispersion, prior = _trend(variance[telling] / counted[telling], counts[telling], degrees)
+    expected = counted * (1.0 + dispersion * counts)
+    steadied = (prior * expected + degrees * variance) / (prior + degrees)
     return np.maximum(steadied, counted), prior + degrees
 
 
@@ -118,17 +121,18 @@ def _trial_variance(before: Side, after: Side) -> float:
     return spread / degrees
 
 
-def _prior(ratios: Floats, degrees: float) -> tuple[float, float]:
-    """Return the usual ratio of a function's variance to its counting noise, and its worth in degrees of freedom.
+def _trend(ratios: Floats, counts: Floats, degrees: float) -> tuple[float, float]:
+    """Fit how functions vary beside counting, ratio = 1 + dispersion x count, and its worth in degrees of freedom.
 
-    The logarithms of the ratios spread by what `degrees` explain, plus what the functions truly differ by.
+    That is the variance of a negative binomial count. The dispersion is the one around which the logarithms of the
+    ratios spread least; what they spread beyond what `degrees` explain is what the functions truly differ by.
     """
-    logs = np.log(ratios)
+    logs = np.log(ratios)[np.newaxis, :] - np.log1p(_DISPERSIONS[:, np.newaxis] * counts[np.newaxis, :])
     centred = logs - special.digamma(degrees / 2.0) + np.log(degrees / 2.0)
-    excess = float(logs.var(ddof=1)) - float(special.polygamma(1, degrees / 2.0)) if len(logs) > 1 else 0.0
+    best = int(np.argmin((centred**2).mean(axis=1)))
+    excess = float((centred[best] ** 2).mean()) - float(special.polygamma(1, degrees / 2.0))
     prior = min(_MAX_PRIOR_DEGREES, 2.0 * _trigamma_inverse(excess)) if excess > 0.0 else _MAX_PRIOR_DEGREES
-    usual = float(np.exp(centred.mean() + special.digamma(prior / 2.0) - np.log(prior / 2.0)))
-    return max(1.0, usual), prior
+    return float(_DISPERSIONS[best]), prior
 
 
 def _trigamma_inverse(value: float) -> float:
