@@ -1,7 +1,7 @@
 """How often the diff of two profiles cries wolf, and what it finds: on real trials and on simulated ones like them.
 
 `trials.json.gz` holds the profiled trials of one comparison on two cores: sglang 0.5.4.post1 (`good`, 12 trials) and
-0.5.5.post2 (`bad`, 13), 112x112 images, TP=2, py-spy at 100 Hz for about 3.5 s a trial, 160 to 580 samples a process.
+0.5.5.post2 (`bad`, 13), 112x112 images, TP=2, py-spy at 100 Hz for some seconds a trial.
 
 - A/A, real: the good trials are split at random into two halves, over and over. Nothing changed between the halves.
 - A/A, simulated: every trial draws Poisson counts from the good trials' mean costs. All costs of a trial go up and down
