@@ -1,7 +1,7 @@
 """How often the diff of two profiles cries wolf, and what it finds: on real trials and on simulated ones like them.
 
 `trials.json.gz` holds the profiled trials of one comparison on two cores: sglang 0.5.4.post1 (`good`, 12 trials) and
-0.5.5.post2 (`bad`, 13), 112x112 images, TP=2, py-spy at 100 Hz for about 3.5 s a trial, 160 to 580 samples a process.
+0.5.5.post2 (`bad`, 13), 112x112 images, TP=2, py-spy at 100 Hz for some seconds a trial.
 
 - A/A, real: the good trials are split at random into two halves, over and over. Nothing changed between the halves.
 - A/A, simulated: every trial draws Poisson counts from the good trials' mean costs. All costs of a trial go up and down
@@ -22,6 +22,7 @@ import gzip
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,15 @@ CULPRIT = "Scheduler._process_and_broadcast_mm_inputs"
 Trial = dict[str, StackCosts]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noise:
+    """What simulated trials vary by: standard deviations of logarithms, and the samples that a trial has."""
+
+    trial: float
+    function: float
+    samples: int | None
+
+
 def main() -> None:
     """Print one table after the other."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -47,16 +57,20 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--trial-noise", type=float, default=0.06)
     parser.add_argument("--function-noise", type=float, default=0.05)
+    parser.add_argument(
+        "--samples", type=int, help=f"samples a simulated trial of {ROLE} has; by default the real ones'"
+    )
     parser.add_argument("--only", choices=("aa-real", "aa-simulated", "planted", "real"))
+    parser.add_argument("--side", type=int, nargs="*", help="trials a side; by default several")
     options = parser.parse_args()
     good, bad = read_trials()
     rng = np.random.default_rng(options.seed)
-    noise = (options.trial_noise, options.function_noise)
+    noise = Noise(trial=options.trial_noise, function=options.function_noise, samples=options.samples)
     parts = {
-        "aa-real": lambda: aa_real(good, options.repeats, rng),
-        "aa-simulated": lambda: aa_simulated(good, options.repeats, noise, rng),
-        "planted": lambda: planted(good, options.repeats, noise, rng),
-        "real": lambda: real_change(good, bad, options.repeats, rng),
+        "aa-real": lambda: aa_real(good, options.repeats, rng, options.side or (2, 3, 4, 6)),
+        "aa-simulated": lambda: aa_simulated(good, options.repeats, noise, rng, options.side or (2, 4, 8)),
+        "planted": lambda: planted(good, options.repeats, noise, rng, options.side or (3, 5, 8)),
+        "real": lambda: real_change(good, bad, options.repeats, rng, options.side or (2, 3, 5, 8)),
     }
     for name, part in parts.items():
         if options.only in {None, name}:
@@ -65,10 +79,10 @@ def main() -> None:
             print(f"({time.perf_counter() - start:.0f} s)\n", flush=True)
 
 
-def aa_real(good: Sequence[Trial], repeats: int, rng: np.random.Generator) -> None:
+def aa_real(good: Sequence[Trial], repeats: int, rng: np.random.Generator, sides: Sequence[int]) -> None:
     """Split the real trials of one revision at random."""
     print("| A/A, real trials, a side | diffs with a frame marked | frames marked | diffs |\n|---|---|---|---|")
-    for side in (2, 3, 4, 6):
+    for side in sides:
         marked = [
             marks([good[n] for n in order[:side]], [good[n] for n in order[side : 2 * side]])
             for order in (rng.permutation(len(good)) for _ in range(repeats))
@@ -76,11 +90,13 @@ def aa_real(good: Sequence[Trial], repeats: int, rng: np.random.Generator) -> No
         show(str(side), marked)
 
 
-def aa_simulated(good: Sequence[Trial], repeats: int, noise: tuple[float, float], rng: np.random.Generator) -> None:
+def aa_simulated(
+    good: Sequence[Trial], repeats: int, noise: Noise, rng: np.random.Generator, sides: Sequence[int]
+) -> None:
     """Draw both sides from the same costs."""
     print("| A/A, simulated trials, a side | diffs with a frame marked | frames marked | diffs |\n|---|---|---|---|")
     simulator = Simulator(good, noise, rng)
-    for side in (2, 4, 8):
+    for side in sides:
         marked = [
             marks([simulator.trial() for _ in range(side)], [simulator.trial() for _ in range(side)])
             for _ in range(repeats)
@@ -88,13 +104,13 @@ def aa_simulated(good: Sequence[Trial], repeats: int, noise: tuple[float, float]
         show(str(side), marked)
 
 
-def planted(good: Sequence[Trial], repeats: int, noise: tuple[float, float], rng: np.random.Generator) -> None:
+def planted(good: Sequence[Trial], repeats: int, noise: Noise, rng: np.random.Generator, sides: Sequence[int]) -> None:
     """Plant 3% of a role's CPU under one function."""
     simulator = Simulator(good, noise, rng)
     print(f"Planted: +{GROWTH:.0%} of {ROLE}'s CPU.\n")
     print("| trials a side | share of the role before | found | named as what grew | wrong frames marked a diff |")
     print("|---|---|---|---|---|")
-    for side in (3, 5, 8):
+    for side in sides:
         for share in (0.0, 0.02, 0.05, 0.1, 0.2, 0.4):
             found = named = wrong = 0
             for _ in range(repeats):
@@ -112,10 +128,12 @@ def planted(good: Sequence[Trial], repeats: int, noise: tuple[float, float], rng
             )
 
 
-def real_change(good: Sequence[Trial], bad: Sequence[Trial], repeats: int, rng: np.random.Generator) -> None:
+def real_change(
+    good: Sequence[Trial], bad: Sequence[Trial], repeats: int, rng: np.random.Generator, sides: Sequence[int]
+) -> None:
     """Compare random trials of the two real revisions."""
     print(f"| good against bad, trials a side | {CULPRIT} marked | named as what grew in rank-0 |\n|---|---|---|")
-    for side in (2, 3, 5, 8):
+    for side in sides:
         found = named = 0
         for _ in range(repeats):
             before = [good[n] for n in rng.permutation(len(good))[:side]]
@@ -140,9 +158,12 @@ def show(label: str, marked: Sequence[int]) -> None:
 class Simulator:
     """Draws trials like the real ones: their mean costs, their samples, and noise on top."""
 
-    def __init__(self, trials: Sequence[Trial], noise: tuple[float, float], rng: np.random.Generator) -> None:
+    def __init__(self, trials: Sequence[Trial], noise: Noise, rng: np.random.Generator) -> None:
         self._rng = rng
-        self._trial_noise, self._function_noise = noise
+        self._trial_noise, self._function_noise = noise.trial, noise.function
+        real = [trial[ROLE] for trial in trials]
+        real_samples = sum(costs.working_ms / costs.sample_ms for costs in real) / len(real)
+        finer = noise.samples / real_samples if noise.samples else 1.0
         self._roles: dict[str, tuple[list[tuple[Frame, ...]], np.ndarray, float]] = {}
         self._groups: dict[str, np.ndarray] = {}
         for role in trials[0]:
@@ -151,7 +172,7 @@ class Simulator:
             for costs in having:
                 for frames, cost_ms in costs.working.items():
                     means[frames] = means.get(frames, 0.0) + cost_ms / len(having)
-            sample_ms = sum(costs.sample_ms for costs in having) / len(having)
+            sample_ms = sum(costs.sample_ms for costs in having) / len(having) / finer
             self._roles[role] = (list(means), np.array(list(means.values())), sample_ms)
             # A function's noise moves all stacks that end in it together.
             names: dict[str, int] = {}

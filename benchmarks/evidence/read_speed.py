@@ -24,7 +24,7 @@ from perfguard.evidence.callsites import CallSites
 from perfguard.evidence.reading import read_profile
 from perfguard.evidence.summary import summarise
 from perfguard.workflows.call_rules import packaged_call_rules
-from perfguard.workflows.profile_files import ProfileSources
+from perfguard.workflows.profile_files import ProfileSources, collector_paused
 
 FORMATS = ("folded", "python315", "collapsed", "speedscope")
 FILES = 400
@@ -88,11 +88,12 @@ def measure(path: Path, tree: Path) -> None:
 
 def summarise_file(path: Path, tree: Path) -> tuple[float, float, int, int]:
     """Read and summarise one file as `perfguard analyze` does; returns both times, and what was in it."""
-    start = time.perf_counter()
-    profile = read_profile(path.read_bytes(), name=path.name)
-    middle = time.perf_counter()
-    sites = CallSites(ProfileSources([tree]), packaged_call_rules())
-    summary = summarise(profile, sites, name=path.name, role="rank-0")
+    with collector_paused():
+        start = time.perf_counter()
+        profile = read_profile(path.read_bytes(), name=path.name)
+        middle = time.perf_counter()
+        sites = CallSites(ProfileSources([tree]), packaged_call_rules())
+        summary = summarise(profile, sites, name=path.name, role="rank-0")
     return middle - start, time.perf_counter() - middle, summary.samples, summary.distinct_stacks
 
 

@@ -59,7 +59,9 @@ def _print(result: Diff, console: Console) -> None:
     counts = "; ".join(f"{role}: {before} and {after}" for role, (before, after) in result.trials.items())
     console.print(Text(f"Profiles: {counts}"), soft_wrap=True)
     if all(min(sides) <= 1 for sides in result.trials.values()):
-        console.print("One profile on a side: there is no noise to hold a change against, so nothing is certain.")
+        console.print(
+            "One profile on a side: there is no noise to hold a change against, so nothing is certain.", soft_wrap=True
+        )
     significant = [each for each in result.changes if each.frame.significant]
     shown = significant or [each for each in result.changes if each.frame.low_ms is None]
     if not shown:

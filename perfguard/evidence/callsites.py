@@ -7,8 +7,9 @@ One call decides a frame, and one frame a stack:
 
 1. Of the calls that begin on the sampled line (failing that, the smallest that spans it), the first class in `_ORDER`
    wins. Where a Python function was entered from the line, only calls of that function's name are asked, if any is.
-   A name that no rule knows is asked again as what it stands for in its file (`from pickle import dumps as d`), and at
-   the end of a stack a thin wrapper has the class of what it calls, over two levels and across imports.
+   Sleeps, locks and sockets that are awaited hold up nothing and do not count. A name that no rule knows is asked
+   again as what it stands for in its file (`from pickle import dumps as d`), and at the end of a stack a thin wrapper
+   has the class of what it calls, over two levels and across imports.
 2. A stack has the class of its innermost frame whose call *contains* everything beneath it: a stack that ends inside a
    broadcast that is inside an object broadcast waits for another rank, and does not pickle; one that ends in a tensor's
    `__reduce_ex__` inside `pickle.dumps` pickles. Native frames, where there are any, decide by their function and
@@ -33,7 +34,7 @@ from perfguard.evidence.callrules import GENERIC_RULES, CallClass, CallRules, fi
 from perfguard.evidence.sourceindex import Call, Scope, SourceIndex, index_source
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from perfguard.evidence.stacktable import Ints, StackTable
     from perfguard.model.profile import Frame
@@ -72,12 +73,12 @@ _NOT_BLOCKING = re.compile(r"(?:.*[.])?(?:NOBLOCK|DONTWAIT|MSG_DONTWAIT)\Z")
 _RECEIVE = re.compile(r".*[.]recv\w*\Z")
 _SIZE = re.compile(r"(?:.*[._])?(?:size|sizes|length|numel|header)(?:_\w+)?\Z")
 _HASH_FUNCTION = re.compile(r"\w*(?:^|_)hash(?:_\w+)?\Z")
+_WAITS = frozenset({CallClass.SLEEP, CallClass.LOCK, CallClass.SOCKET})
 _NO_CALL = _Verdict(call_class=CallClass.OTHER, contains=False)
 _NO_SOURCE = _Verdict(call_class=CallClass.UNKNOWN, contains=False)
 # The callee of the innermost frame: none.
 _LEAF = -1
 _UNKNOWN_CLASS = StackClass(call_class=CallClass.UNKNOWN, site=None)
-_NATIVE_FRAME = _Verdict(call_class=CallClass.UNKNOWN, contains=False)
 # A function of more statements does work of its own; its call does not stand for one thing.
 _WRAPPER_STATEMENTS = 6
 _WRAPPER_LEVELS = 2
@@ -126,7 +127,8 @@ class CallSites:
         self._frames: list[Frame] = []
         self._poll_numbers: set[int] = set()
         self._native_numbers: set[int] = set()
-        self._judged: dict[tuple[int, int], _Verdict] = {}
+        self._names: list[str] = []
+        self._judged: list[_Line | None] = []
         self._poll_functions = rules.poll_functions
 
     def line(self, frame: Frame) -> StackClass:
@@ -191,7 +193,9 @@ class CallSites:
             number = len(self._frames)
             self._numbers[frame] = number
             self._frames.append(frame)
-            if _bare_name(frame.function) in self._poll_functions:
+            self._names.append(_bare_name(frame.function))
+            self._judged.append(None)
+            if self._names[number] in self._poll_functions:
                 self._poll_numbers.add(number)
             if is_native(frame.file):
                 self._native_numbers.add(number)
@@ -199,11 +203,10 @@ class CallSites:
 
     def _verdict(self, number: int, callee: int) -> _Verdict:
         """Judge a frame by its number, entered from it the frame `callee` (`_LEAF`: none)."""
-        key = (number, callee)
-        if key not in self._judged:
-            name = None if callee == _LEAF else _bare_name(self._frames[callee].function)
-            self._judged[key] = self._lines.judge(self._frames[number], name)
-        return self._judged[key]
+        line = self._judged[number]
+        if line is None:
+            line = self._judged[number] = self._lines.judge(self._frames[number])
+        return line.leaf if callee == _LEAF else line.by_callee.get(self._names[callee], line.otherwise)
 
     def _innermost_python(self, numbers: Sequence[int]) -> int:
         """Return the frame that the sample ends at: the innermost that is not native, or a native one that decides."""
@@ -248,36 +251,42 @@ class CallSites:
         return False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Line:
+    """The verdicts on one line: where a function was entered from it by name, or another one, and at a stack's end."""
+
+    by_callee: Mapping[str, _Verdict]
+    otherwise: _Verdict
+    leaf: _Verdict
+
+
 class _LineJudge:
-    """Judges single lines; the calls of a line are judged once, whatever was entered from it."""
+    """Judges single lines by the calls on them."""
 
     def __init__(self, source: SourceLookup, rules: CallRules) -> None:
         self._source = source
         self._rules = rules
         self._loaders = [rule for rule in rules.calls if rule.call_class is CallClass.PICKLE and rule.contains]
-        self._calls: dict[Frame, list[tuple[str, _Verdict]] | None] = {}
 
-    def judge(self, frame: Frame, callee: str | None) -> _Verdict:
-        """Judge a frame from which the function `callee` was entered; None at the end of a stack."""
+    def judge(self, frame: Frame) -> _Line:
+        """Judge the line that a frame was sampled at, whatever was entered from it."""
         if is_native(frame.file):
             call_class = native_class(frame.function, frame.file)
-            return _NATIVE_FRAME if call_class is None else _Verdict(call_class=call_class, contains=True)
-        if frame not in self._calls:
-            self._calls[frame] = self._judged_calls(frame)
-        calls = self._calls[frame]
-        if calls is None:
-            return _NO_SOURCE
-        own = [verdict for name, verdict in calls if name == callee]
-        verdict = min(own or [verdict for _, verdict in calls], key=_precedence, default=_NO_CALL)
-        if callee is None and verdict.call_class is CallClass.OTHER:
-            return self._judge_wrappers(frame)
-        return verdict
-
-    def _judged_calls(self, frame: Frame) -> list[tuple[str, _Verdict]] | None:
+            native = _NO_SOURCE if call_class is None else _Verdict(call_class=call_class, contains=True)
+            return _Line(by_callee={}, otherwise=native, leaf=native)
         index = self._index(frame.file) if frame.line else None
         if index is None:
-            return None
-        return [(_bare_name(call.name), self._judge_call(call, frame, index)) for call in index.at(frame.line)]
+            return _Line(by_callee={}, otherwise=_NO_SOURCE, leaf=_NO_SOURCE)
+        by_callee: dict[str, _Verdict] = {}
+        verdicts = []
+        for call in index.at(frame.line):
+            verdict = self._judge_call(call, frame, index)
+            verdicts.append(verdict)
+            name = _bare_name(call.name)
+            by_callee[name] = min(by_callee.get(name, verdict), verdict, key=_precedence)
+        otherwise = min(verdicts, key=_precedence, default=_NO_CALL)
+        leaf = self._judge_wrappers(frame, index) if otherwise.call_class is CallClass.OTHER else otherwise
+        return _Line(by_callee=by_callee, otherwise=otherwise, leaf=leaf)
 
     def _judge_call(self, call: Call, frame: Frame, index: SourceIndex) -> _Verdict:
         if _RECEIVE.match(call.name) and any(_NOT_BLOCKING.match(argument) for argument in call.arguments):
@@ -297,13 +306,12 @@ class _LineJudge:
             rule = first_match(self._loaders, call.arguments) or rule
         if rule is None:
             return _NO_CALL
+        if call.awaited and rule.call_class in _WAITS:
+            return _NO_CALL
         payload = not (call.arguments and _SIZE.match(call.arguments[0]))
         return _Verdict(call_class=rule.call_class, contains=rule.contains, payload=payload)
 
-    def _judge_wrappers(self, frame: Frame) -> _Verdict:
-        index = self._index(frame.file)
-        if index is None:
-            return _NO_SOURCE
+    def _judge_wrappers(self, frame: Frame, index: SourceIndex) -> _Verdict:
         found = [self._judge_wrapper(call, frame, index, _WRAPPER_LEVELS) for call in index.at(frame.line)]
         return min(found, key=_precedence, default=_NO_CALL)
 

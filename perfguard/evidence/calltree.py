@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from perfguard.evidence.cost import StackCosts
+    from perfguard.model.profile import Frame
 
 # Rather over half, so that only one child can qualify.
 _EXPLAINS = 0.6
@@ -58,6 +59,10 @@ class CallTree:
     supported_ms: dict[str, float]
     new: frozenset[str]
 
+    def reverse(self) -> CallTree:
+        """Return the tree with its sides exchanged: what shrank grew."""
+        return _finish(_swapped(self.root))
+
     def is_moved(self, name: str) -> bool:
         """Tell whether a function that grew holds work which was done elsewhere before."""
         return self.supported_ms[name] < _MIN_SUPPORT * self.growth_ms[name]
@@ -96,14 +101,41 @@ class CallTree:
 def build_call_tree(before: Sequence[StackCosts], after: Sequence[StackCosts]) -> CallTree:
     """Put both sides' working stacks of one role into a tree, by function: lines move between revisions."""
     root = Node(name="")
-    totals: dict[str, list[float]] = {}
+    names: dict[Frame, str] = {}
     for side, trials in enumerate((before, after)):
         for trial in trials:
             for frames, cost_ms in trial.working.items():
-                names = [function_key(frame) for frame in frames]
-                _add(root, names, side, cost_ms / len(trials))
-                for name in dict.fromkeys(names):
-                    totals.setdefault(name, [0.0, 0.0])[side] += cost_ms / len(trials)
+                for frame in frames:
+                    if frame not in names:
+                        names[frame] = function_key(frame)
+                _add(root, [names[frame] for frame in frames], side, cost_ms / len(trials))
+    return _finish(root)
+
+
+def _add(root: Node, names: Sequence[str], side: int, cost_ms: float) -> None:
+    node = root
+    if side == 0:
+        node.before_ms += cost_ms
+    else:
+        node.after_ms += cost_ms
+    for name in names:
+        child = node.children.get(name)
+        if child is None:
+            child = node.children[name] = Node(name=name)
+        node = child
+        if side == 0:
+            node.before_ms += cost_ms
+        else:
+            node.after_ms += cost_ms
+
+
+def _finish(root: Node) -> CallTree:
+    totals: dict[str, list[float]] = {}
+    for path, _, child in _edges(root):
+        if all(node.name != child.name for node in path):  # a recursion is part of its outermost call
+            total = totals.setdefault(child.name, [0.0, 0.0])
+            total[0] += child.before_ms
+            total[1] += child.after_ms
     new = frozenset(name for name, (before_ms, after_ms) in totals.items() if before_ms <= _NEW_SHARE * after_ms)
     return CallTree(
         root=root,
@@ -113,15 +145,17 @@ def build_call_tree(before: Sequence[StackCosts], after: Sequence[StackCosts]) -
     )
 
 
-def _add(root: Node, names: Sequence[str], side: int, cost_ms: float) -> None:
-    path = [root]
-    for name in names:
-        path.append(path[-1].children.setdefault(name, Node(name=name)))
-    for node in path:
-        if side == 0:
-            node.before_ms += cost_ms
-        else:
-            node.after_ms += cost_ms
+def _swapped(node: Node) -> Node:
+    """Copy a tree with its sides exchanged."""
+    copy = Node(name=node.name)
+    waiting = [(node, copy)]
+    while waiting:
+        source, target = waiting.pop()
+        target.before_ms, target.after_ms = source.after_ms, source.before_ms
+        for name, child in source.children.items():
+            target.children[name] = Node(name=name)
+            waiting.append((child, target.children[name]))
+    return copy
 
 
 def _carrier(node: Node) -> Node | None:

@@ -7,7 +7,7 @@ shows as growth under none of its lines.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -30,7 +30,8 @@ _MANIFESTS = ("pyproject.toml", "setup.py", "setup.cfg", "requirements", "poetry
 class LineGrowth:
     """A changed line that stacks ran through: what lies under it after, and how much more that is than before.
 
-    `growth_ms` is in CPU milliseconds per request; a line that is new, and took no other's place, had none before.
+    `growth_ms` is in CPU milliseconds per request; a line that is new, and took no other's place, had none before. A
+    stack counts for the innermost changed line on it.
     """
 
     role: str
@@ -46,10 +47,10 @@ class LineGrowth:
 class CulpritLink:
     """How a commit's hunks and the growth fit together, with one sentence that says it.
 
-    `growth_ms` is what all roles cost more per request, `under_ms` how much of it lies under changed lines (each stack
-    once), `share` the quotient, at most 1.0 and 0.0 where nothing grew. `lines` has the changed lines on grown stacks,
-    the one with the most growth first. `functions` names changed functions that grew though no changed line was sampled
-    in them. `manifests` are changed files that pin dependencies.
+    `growth_ms` is what the roles that grew cost more per request, `under_ms` how much of it lies under changed lines
+    (each stack once), `share` the quotient, at most 1.0 and 0.0 where nothing grew. `lines` has the changed lines on
+    grown stacks, the one with the most growth first. `functions` names changed functions that grew though no changed
+    line was sampled in them. `manifests` are changed files that pin dependencies.
     """
 
     sentence: str
@@ -84,10 +85,11 @@ def link_culprit(
     for role in roles:
         sides = [[trial[role] for trial in side if role in trial] for side in (before, after)]
         role_growth_ms = _working(sides[1]) - _working(sides[0])
+        if role_growth_ms <= 0.0:
+            continue
         growth_ms += role_growth_ms
-        found = _lines(role, changed, sides[0], sides[1])
-        lines += found
-        under_ms += max(0.0, _under(changed, sides[1]) - _under_old(changed, sides[0])) if role_growth_ms > 0.0 else 0.0
+        lines += _lines(role, changed, sides[0], sides[1])
+        under_ms += max(0.0, _under(changed, sides[1]) - _under_old(changed, sides[0]))
         for name, grown_ms in _grown_functions(changed, sides[0], sides[1]).items():
             functions[name] = functions.get(name, 0.0) + grown_ms
     lines.sort(key=lambda line: (-line.growth_ms, line.path, line.line))
@@ -170,19 +172,12 @@ def _changed_lines(hunk: Hunk) -> tuple[set[int], set[int]]:
 
 
 def _lines(role: str, changed: _Changed, before: Sequence[StackCosts], after: Sequence[StackCosts]) -> list[LineGrowth]:
-    totals: dict[Frame, float] = {}
-    for trial in after:
-        for frames, cost_ms in trial.working.items():
-            for frame in {frame for frame in frames if changed.is_added(frame)}:
-                totals[frame] = totals.get(frame, 0.0) + cost_ms / len(after)
-    if not totals:
-        return []
+    """Charge every stack to the innermost changed line on it: callers of it that changed too add nothing."""
+    totals = _by_innermost(after, changed.is_added)
     # A line that replaced another is charged only with what it costs more: the function's own changed lines before.
     replaced: dict[str, float] = {}
-    for trial in before:
-        for frames, cost_ms in trial.working.items():
-            for name in {function_key(frame) for frame in frames if changed.is_removed(frame)}:
-                replaced[name] = replaced.get(name, 0.0) + cost_ms / len(before)
+    for frame, before_ms in _by_innermost(before, changed.is_removed).items():
+        replaced[function_key(frame)] = replaced.get(function_key(frame), 0.0) + before_ms
     by_function: dict[str, float] = {}
     for frame, after_ms in totals.items():
         by_function[function_key(frame)] = by_function.get(function_key(frame), 0.0) + after_ms
@@ -198,6 +193,16 @@ def _lines(role: str, changed: _Changed, before: Sequence[StackCosts], after: Se
         )
         for frame, after_ms in totals.items()
     ]
+
+
+def _by_innermost(side: Sequence[StackCosts], is_changed: Callable[[Frame], bool]) -> dict[Frame, float]:
+    costs: dict[Frame, float] = {}
+    for trial in side:
+        for frames, cost_ms in trial.working.items():
+            frame = next((frame for frame in reversed(frames) if is_changed(frame)), None)
+            if frame is not None:
+                costs[frame] = costs.get(frame, 0.0) + cost_ms / len(side)
+    return costs
 
 
 def _grown_functions(changed: _Changed, before: Sequence[StackCosts], after: Sequence[StackCosts]) -> dict[str, float]:

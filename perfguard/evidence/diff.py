@@ -1,6 +1,6 @@
 """Two profiles held against each other: which functions' cost per request changed, and which of them says why.
 
-**Significance.** Each function of each role is compared over trials (`intervals.change`). Functions that hold less than
+**Significance.** Each function of each role is compared over trials (`moderation`). Functions that hold less than
 `_FAMILY_SHARE` of their role's cost on both sides together are not tested: what is not looked at costs no power. Over
 the others of all roles the Benjamini-Hochberg procedure keeps the share of false discoveries at 5%.
 
@@ -26,23 +26,26 @@ from scipy import stats
 
 from perfguard.evidence.calltree import CallTree, build_call_tree
 from perfguard.evidence.cost import StackCosts
-from perfguard.evidence.intervals import Change, changes
+from perfguard.evidence.intervals import Change
 from perfguard.evidence.matching import match_functions, rename
+from perfguard.evidence.moderation import Side, moderated_changes
 from perfguard.evidence.stacks import function_name
 from perfguard.model.errors import PerfguardError
 from perfguard.model.result import GrownFrame
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from perfguard.evidence.callsites import SourceLookup
 
 TrialCosts = Mapping[str, StackCosts]
 """One trial's costs by role."""
 
-_FALSE_DISCOVERIES = 0.05
-# One sample in two hundred; below it, a function was seen once or twice a trial.
-_FAMILY_SHARE = 0.005
+# Aimed lower than the 5% that are promised: real profiles are burstier than the model of their noise. Of diffs of equal
+# trials of a real server, this marks a frame in 2% to 5%; benchmarks/evidence/diff_power.py tells.
+_FALSE_DISCOVERIES = 0.03
+# One sample in a hundred; below it, a function was seen a few times a trial, and a change of it matters little.
+_FAMILY_SHARE = 0.01
 
 
 class ChangeKind(str, Enum):
@@ -186,14 +189,11 @@ def _compare_role(
     tested_from_ms = _FAMILY_SHARE * (
         fmean(trial.working_ms for trial in before) + fmean(trial.working_ms for trial in after)
     )
-    moved = changes(
-        np.array([[trial.get(name, 0.0) for name in names] for trial in totals_before]),
-        np.array([[trial.get(name, 0.0) for name in names] for trial in totals_after]),
-        confidence=confidence,
-        grain_before=[trial.sample_ms for trial in before],
-        grain_after=[trial.sample_ms for trial in after],
+    moved = moderated_changes(
+        _side(before, totals_before, names), _side(after, totals_after, names), confidence=confidence
     )
-    tree, reverse = build_call_tree(before, after), build_call_tree(after, before)
+    tree = build_call_tree(before, after)
+    reverse = tree.reverse()
     explaining, callers = tree.explaining(), tree.mere_callers()
     return [
         _Compared(
@@ -210,6 +210,14 @@ def _compare_role(
     ]
 
 
+def _side(trials: Sequence[StackCosts], totals: Sequence[Mapping[str, float]], names: Iterable[str]) -> Side:
+    return Side(
+        costs=np.array([[trial.get(name, 0.0) for name in names] for trial in totals], dtype=np.float64),
+        totals=np.array([trial.working_ms for trial in trials], dtype=np.float64),
+        grains=np.array([trial.sample_ms for trial in trials], dtype=np.float64),
+    )
+
+
 def _kind(name: str, tree: CallTree, reverse: CallTree, explaining: str | None, callers: frozenset[str]) -> ChangeKind:
     if tree.growth_ms[name] == 0.0:
         return ChangeKind.DID_NOT_GROW
@@ -224,13 +232,27 @@ def _kind(name: str, tree: CallTree, reverse: CallTree, explaining: str | None, 
 
 
 def _discoveries(compared: Sequence[_Compared]) -> frozenset[int]:
-    """Return the `id`s of the functions whose change the Benjamini-Hochberg procedure keeps."""
-    tested = [(function, function.total.p_value) for function in compared if function.tested]
-    valued = [(function, p_value) for function, p_value in tested if p_value is not None]
-    if not valued:
+    """Return the `id`s of the functions whose change the Benjamini-Hochberg procedure keeps.
+
+    Functions that are on the same stacks throughout (each calls the next, and nothing else) have one and the same
+    change: they are one question, and asked once.
+    """
+    questions: dict[tuple[str, str, str, str], list[_Compared]] = {}
+    for function in compared:
+        if function.tested and function.total.p_value is not None:
+            total = function.total
+            same = (function.role, f"{total.before:.9g}", f"{total.after:.9g}", f"{total.p_value:.6g}")
+            questions.setdefault(same, []).append(function)
+    if not questions:
         return frozenset()
-    adjusted = stats.false_discovery_control(np.array([p_value for _, p_value in valued]), method="bh")
-    return frozenset(id(function) for (function, _), q in zip(valued, adjusted, strict=True) if q <= _FALSE_DISCOVERIES)
+    p_values = np.array([functions[0].total.p_value for functions in questions.values()], dtype=np.float64)
+    adjusted = stats.false_discovery_control(p_values, method="bh")
+    return frozenset(
+        id(function)
+        for functions, q in zip(questions.values(), adjusted, strict=True)
+        if q <= _FALSE_DISCOVERIES
+        for function in functions
+    )
 
 
 def _grown_frame(function: _Compared, *, discovered: bool) -> GrownFrame:

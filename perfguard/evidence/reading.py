@@ -46,7 +46,7 @@ class ReadProfile:
     functions: tuple[FunctionRow, ...]
 
 
-_JSON = re.compile(rb'\s*(?:\{\s*["}]|\[)')
+_JSON = re.compile(rb'\s*(?:\{\s*["}]|\[\s*\{)')
 # marshal writes a dict as `{`, with the top bit set where it may be referred to; then its end (`0`) or a tuple.
 _MARSHAL_DICT = re.compile(rb"[{\xfb](?:0|[()\xa8\xa9])")
 _KNOWN_OTHERS: tuple[tuple[bytes, str, str], ...] = (

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    Function = ast.FunctionDef | ast.AsyncFunctionDef
-
 _MAX_ALIAS_STEPS = 4
+_LEAVES = (ast.Name, ast.Constant, ast.expr_context, ast.operator, ast.cmpop, ast.unaryop, ast.boolop)
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 
 
@@ -26,7 +25,8 @@ _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 class Call:
     """A call in a source file: its dotted name, its arguments' names, the line it begins on and the lines it spans.
 
-    `scope` is the qualified name of the function or class that it stands in, empty for the module.
+    `scope` is the qualified name of the function or class that it stands in, empty for the module. What is `awaited`
+    waits without holding its thread.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Call:
     first_line: int
     last_line: int
     scope: str
+    awaited: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,18 +154,27 @@ def _scopes(tree: ast.Module, lines: int) -> Iterator[Scope]:
 
 def _own_nodes(scope: ast.AST) -> Iterator[ast.AST]:
     """Yield what stands in a scope and in no scope inside it, those inner scopes' heads included."""
-    waiting = list(ast.iter_child_nodes(scope))
+    waiting = [scope]
     while waiting:
         node = waiting.pop()
-        yield node
-        if not isinstance(node, _SCOPES):
-            waiting.extend(ast.iter_child_nodes(node))
+        if node is not scope:
+            yield node
+            if isinstance(node, _SCOPES):
+                continue
+        # As `ast.iter_child_nodes`, without what neither calls nor binds: half of all nodes are such leaves.
+        for name in node._fields:
+            value = getattr(node, name, None)
+            if isinstance(value, list):
+                waiting.extend(item for item in value if isinstance(item, ast.AST))
+            elif isinstance(value, ast.AST) and not isinstance(value, _LEAVES):
+                waiting.append(value)
 
 
 def _calls(own: list[ast.AST], scope: str) -> Iterator[Call]:
+    awaited = {id(node.value) for node in own if isinstance(node, ast.Await)}
     for node in own:
         if isinstance(node, ast.Call):
-            yield _read_call(node, scope)
+            yield _read_call(node, scope, awaited=id(node) in awaited)
         elif isinstance(node, ast.withitem) and (name := dotted(node.context_expr)):
             # Entering is what the line waits for; the body is other lines.
             first, last = _span(node.context_expr)
@@ -173,7 +183,7 @@ def _calls(own: list[ast.AST], scope: str) -> Iterator[Call]:
             )
 
 
-def _read_call(node: ast.Call, scope: str) -> Call:
+def _read_call(node: ast.Call, scope: str, *, awaited: bool) -> Call:
     first, last = _span(node)
     arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
     # A chained call runs at the line of its own name, not where the chain began.
@@ -185,6 +195,7 @@ def _read_call(node: ast.Call, scope: str) -> Call:
         first_line=first,
         last_line=last,
         scope=scope,
+        awaited=awaited,
     )
 
 

@@ -161,7 +161,8 @@ def share_interval(part: int, whole: int, confidence: float) -> tuple[float, flo
     share, weight = part / whole, reach * reach / whole
     middle = (share + weight / 2.0) / (1.0 + weight)
     half = reach * math.sqrt(share * (1.0 - share) / whole + weight / (4.0 * whole)) / (1.0 + weight)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # Rounding must not put the share itself outside.
+    return min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -210,7 +211,9 @@ def _count_functions(table: StackTable, counts: _Counts) -> None:
     keys: dict[str, int] = {}
     of_frame = np.array([keys.setdefault(function_key(frame), len(keys)) for frame in table.frames], dtype=np.int64)
     functions = of_frame[table.index]
-    once = np.unique(table.owners * max(1, len(keys)) + functions)
+    # Sorted by hand: `np.unique` hashes, which takes ten times as long where nearly all is distinct.
+    once = np.sort(table.owners * max(1, len(keys)) + functions)
+    once = once[np.append(True, once[1:] != once[:-1])] if len(once) else once
     totals = _add_up(once % max(1, len(keys)), table.samples[once // max(1, len(keys))], len(keys))
     selfs = _add_up(functions[table.ends - 1], table.samples, len(keys))
     counts.totals = Counter(dict(zip(keys, totals, strict=True)))

@@ -17,7 +17,7 @@ from perfguard.evidence.summary import ProfileSummary, summarise
 from perfguard.model.errors import PerfguardError, UsageError
 from perfguard.model.result import SCHEMA_VERSION
 from perfguard.workflows.call_rules import packaged_call_rules, read_call_rules
-from perfguard.workflows.profile_files import ProfileSources, find_profiles, read_file, role_of
+from perfguard.workflows.profile_files import ProfileSources, collector_paused, find_profiles, read_file, role_of
 
 Json = dict[str, object]
 
@@ -84,8 +84,10 @@ def analyze(places: Sequence[str], source: Path | None, call_rules: Path | None 
     config = RuleConfig()
     summaries = []
     for path in find_profiles(places):
-        profile = read_file(path)
-        summaries.append(summarise(profile, sites, name=str(path), role=role_of(path), confidence=config.confidence))
+        with collector_paused():
+            profile = read_file(path)
+            summary = summarise(profile, sites, name=str(path), role=role_of(path), confidence=config.confidence)
+        summaries.append(summary)
     return Analysis(summaries=tuple(summaries), findings=judge_profiles(summaries, config))
 
 

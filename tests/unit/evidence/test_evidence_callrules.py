@@ -41,6 +41,8 @@ def line(text, number, file="x.py", **others):
         ("text.encode()", CallClass.OTHER),
         ("raw.decode('utf-8')", CallClass.OTHER),
         ("block(x)", CallClass.OTHER),
+        ("time.sleep(1)", CallClass.SLEEP),
+        ("event.wait()", CallClass.SLEEP),
     ],
 )
 def test_more_classes_by_name(call, expected):
@@ -75,6 +77,15 @@ def test_more_classes_by_name(call, expected):
 )
 def test_a_name_is_looked_through_to_what_it_stands_for(text, number, expected):
     assert line(text, number) is expected
+
+
+@pytest.mark.parametrize("call", ["asyncio.sleep(1)", "event.wait()", "lock.acquire()", "sock.recv(4)", "helper(x)"])
+def test_what_is_awaited_holds_up_nothing(call):
+    assert line(f"async def f(x):\n    await {call}\n", 2) is CallClass.OTHER
+
+
+def test_pickling_that_is_awaited_still_pickles():
+    assert line("async def f(s, x):\n    await s.send(pickle.dumps(x))\n", 2) is CallClass.PICKLE
 
 
 def test_a_wrapper_in_the_same_file_has_the_class_of_what_it_calls():

@@ -49,14 +49,14 @@ def test_growth_under_an_added_line_is_said_with_its_share():
     )
 
 
-def test_several_added_lines_count_a_stack_once():
+def test_several_added_lines_count_a_stack_once_for_the_innermost():
     nested = (LOOP, frame("handle", 102), frame("helper", 103), PICKLE)
     after = side({(LOOP,): 1.0, nested: 4.0})
 
     link = link_culprit([hunk(" a\n b\n+x\n+y")], side({(LOOP,): 1.0}), after)
 
     assert link.under_ms == pytest.approx(4.0)
-    assert (link.share, {line.line for line in link.lines}) == (1.0, {102, 103})
+    assert (link.share, [(line.line, line.growth_ms) for line in link.lines]) == (1.0, [(103, 4.0)])
 
 
 def test_a_replaced_line_is_charged_with_what_it_costs_more():
@@ -113,6 +113,16 @@ def test_a_commit_without_text():
     link = link_culprit([], side({(LOOP,): 1.0}), side({(LOOP,): 2.0}))
 
     assert link.sentence == "The commit changes no text: look at dependencies, data or the build."
+
+
+def test_a_role_that_shrank_hides_no_growth():
+    stacks = ({(LOOP,): 5.0}, {(LOOP,): 1.0}), ({(LOOP,): 1.0}, {(LOOP,): 1.0, (LOOP, frame("handle", 100)): 2.0})
+    before = [{**side(stacks[0][0], role="tokenizer")[0], **side(stacks[1][0])[0]}]
+    after = [{**side(stacks[0][1], role="tokenizer")[0], **side(stacks[1][1])[0]}]
+
+    link = link_culprit([hunk("+x")], before, after)
+
+    assert (link.growth_ms, link.share) == (2.0, 1.0)
 
 
 def test_roles_add_up():
