@@ -85,10 +85,11 @@ def make_samples(throughput_rps, artifacts=(), cpu_s=5.0, requests=2000):
     )
 
 
-def make_trial(number, block, revision, samples):
+def make_trial(number, block, revision, samples, start=None):
     return Trial(
         number=number,
         block=block,
+        start=number if start is None else start,
         revision=revision,
         strategy="as-committed",
         started_at="2026-01-01T00:00:00+00:00",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import random
 from dataclasses import dataclass
@@ -63,27 +64,38 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhasedSchedule:
-    """The load of one trial: three consecutive pieces of one schedule, and the digest of the whole of it."""
+    """The load of a trial: consecutive pieces of one schedule, and the digest of the whole of it.
+
+    A trial begins with `warmup` on a server that was just started and with `settling` on one that was parked.
+    """
 
     warmup: Schedule
+    settling: Schedule
     measured: Schedule
     profiled: Schedule
     digest: str
 
 
 def build_phases(load: LoadSpec, *, model: str = "default") -> PhasedSchedule:
-    """Build the warm-up, measured and profiled requests of one trial; no two of them share a prompt.
+    """Build the warm-up, settling, measured and profiled requests of trials; no two of them share a prompt.
+
+    Every trial replays the same requests, later ones on the same server too: that server must not answer from a cache
+    of prompts, which the targets turn off.
 
     Raises:
         UsageError: `load` cannot be built; see `build_schedule`.
     """
     whole = build_schedule(load, model=model)
-    measured_at = load.warmup_requests
-    profiled_at = measured_at + load.requests
+    left = iter(whole.requests)
+
+    def piece(requests: int) -> Schedule:
+        return Schedule(requests=tuple(itertools.islice(left, requests)), concurrency=load.concurrency)
+
     return PhasedSchedule(
-        warmup=Schedule(requests=whole.requests[:measured_at], concurrency=load.concurrency),
-        measured=Schedule(requests=whole.requests[measured_at:profiled_at], concurrency=load.concurrency),
-        profiled=Schedule(requests=whole.requests[profiled_at:], concurrency=load.concurrency),
+        warmup=piece(load.warmup_requests),
+        settling=piece(load.settling_requests),
+        measured=piece(load.requests),
+        profiled=piece(load.profiled_requests),
         digest=whole.digest,
     )
 
@@ -91,14 +103,16 @@ def build_phases(load: LoadSpec, *, model: str = "default") -> PhasedSchedule:
 def build_schedule(load: LoadSpec, *, requests: int | None = None, offset: int = 0, model: str = "default") -> Schedule:
     """Build `requests` requests of the endless sequence that `load` describes, from number `offset` on.
 
-    `requests` None means all of a trial's: warm-up, measured and profiled. The same `load` and number always give the
-    same body. Every prompt starts with text of its own, so that no server answers it from a prefix cache; images
-    repeat after `load.distinct_images`. Sampling is greedy and ignores the end token, so the output's length is fixed.
+    `requests` None means all of a trial's: warm-up, settling, measured and profiled. The same `load` and number always
+    give the same body. Every prompt starts with text of its own, so that no server answers it from a prefix cache;
+    images repeat after `load.distinct_images`. Sampling is greedy and ignores the end token, so the output's length is
+    fixed.
 
     Raises:
         UsageError: too short a prompt to be unique, no image to choose from, or a count below one.
     """
-    total = load.warmup_requests + load.requests + load.profiled_requests if requests is None else requests
+    own = load.warmup_requests + load.settling_requests + load.requests + load.profiled_requests
+    total = own if requests is None else requests
     _check(load, last=offset + total - 1)
     return Schedule(
         requests=tuple(_request(load, number, model) for number in range(offset, offset + total)),

@@ -37,9 +37,10 @@ class Direction(str, Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
-    """The ratio candidate / baseline of a metric with its interval; `pairs` blocks held both.
+    """The ratio candidate / baseline of a metric with its interval.
 
     `ratio`, `low` and `high` are ratios (1.0: no change); `confidence` is the interval's level.
+    `pairs` is the number of blocks that held both, `starts` that of the pairs of server starts they ran on.
     """
 
     metric: str
@@ -48,6 +49,7 @@ class Effect:
     high: float
     confidence: float
     pairs: int
+    starts: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

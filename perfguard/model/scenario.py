@@ -68,7 +68,8 @@ class ImageSpec:
 class LoadSpec:
     """A closed loop: `concurrency` clients send `requests` requests in all, each as soon as its last one is answered.
 
-    `warmup_requests` go first and are not measured. `profiled_requests` follow the measured ones with
+    `warmup_requests` go first on a server that was just started and are not measured; `settling_requests` likewise
+    before every later trial on it. `profiled_requests` follow the measured ones with
     the stack sampler attached, so that its cost is not in the user metric. `distinct_images` different
     images are made from `seed` and reused in order.
     """
@@ -76,6 +77,7 @@ class LoadSpec:
     requests: int
     concurrency: int
     warmup_requests: int
+    settling_requests: int
     profiled_requests: int
     image: ImageSpec | None = None
     distinct_images: int = 64
@@ -89,8 +91,8 @@ class LoadSpec:
 class ProfilingSpec:
     """How stacks are sampled while the profiled requests run.
 
-    Only the first `trials_per_revision` trials of a revision are profiled: costs per request vary little between
-    trials, and the time is better spent on the user metric, which varies more.
+    Only the first `trials_per_revision` trials of a revision are profiled, half of them at most on one server start:
+    costs per request vary little between trials, and the time is better spent on the user metric, which varies more.
     """
 
     enabled: bool

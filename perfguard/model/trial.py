@@ -171,14 +171,16 @@ TrialOutcome = Completed | Untestable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One run of one scenario on one revision with one strategy.
+    """One replay of a scenario's load on a running server of one revision with one strategy.
 
-    `number` counts all trials of the run from 1; `block` says which trials are compared with each other.
-    `wall_s` is what the trial cost, the server's start included.
+    `number` counts all trials of the run from 1; `block` says which trials are compared with each other. `start`
+    numbers the server starts: trials of one start share its luck and are no independent witnesses. `wall_s` is what the
+    trial cost, its share of the server's start included.
     """
 
     number: int
     block: int
+    start: int
     revision: str
     strategy: str
     started_at: str

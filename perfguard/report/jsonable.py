@@ -76,7 +76,10 @@ def _judgements(result: BisectResult | CompareResult) -> Json:
     decisive = sorted(result.effects, key=lambda effect: effect.metric != result.run.metric)
     return {
         "effect": _effect(decisive[0]) if decisive else None,
-        "effects": [{**_effect(each), "confidence": each.confidence, "pairs": each.pairs} for each in decisive],
+        "effects": [
+            {**_effect(each), "confidence": each.confidence, "pairs": each.pairs, "starts": each.starts}
+            for each in decisive
+        ],
         "findings": [_finding(each) for each in result.findings if each.fired],
         "rules_judged": [_finding(each) for each in result.findings],
         "grown_frames": [_frame(each) for each in result.grown_frames],

@@ -22,7 +22,7 @@ import msgspec
 from perfguard.model.errors import PerfguardError, UsageError
 from perfguard.model.trial import Completed, Samples, Trial, Untestable
 
-STORE_VERSION = 1
+STORE_VERSION = 2
 DATABASE = "run.sqlite"
 ARTIFACTS = "artifacts"
 
@@ -31,6 +31,7 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE trials (
     number INTEGER PRIMARY KEY,
     block INTEGER NOT NULL,
+    start INTEGER NOT NULL,
     revision TEXT NOT NULL,
     strategy TEXT NOT NULL,
     started_at TEXT NOT NULL,
@@ -126,6 +127,7 @@ class RunStore:
         row = (
             trial.number,
             trial.block,
+            trial.start,
             trial.revision,
             trial.strategy,
             trial.started_at,
@@ -134,7 +136,7 @@ class RunStore:
             msgspec.json.encode(document).decode(),
         )
         with _clear_errors(self.run_dir), self._connection:
-            self._connection.execute("INSERT INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+            self._connection.execute("INSERT INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def trials(self) -> tuple[Trial, ...]:
         """Return every trial in the order it ran."""
@@ -197,8 +199,8 @@ def _lock(run_dir: Path) -> int:
     return descriptor
 
 
-def _trial(row: tuple[int, int, str, str, str, float, str, str]) -> Trial:
-    number, block, revision, strategy, started_at, wall_s, status, document = row
+def _trial(row: tuple[int, int, int, str, str, str, float, str, str]) -> Trial:
+    number, block, start, revision, strategy, started_at, wall_s, status, document = row
     outcome: Completed | Untestable
     if status == "completed":
         outcome = Completed(samples=msgspec.json.decode(document, type=Samples))
@@ -207,6 +209,7 @@ def _trial(row: tuple[int, int, str, str, str, float, str, str]) -> Trial:
     return Trial(
         number=number,
         block=block,
+        start=start,
         revision=revision,
         strategy=strategy,
         started_at=started_at,

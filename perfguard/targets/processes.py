@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ import psutil
 from perfguard.model.errors import PerfguardError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
@@ -92,7 +93,11 @@ class ManagedProcess:
                 "record_dir": str(record_dir) if record_dir else "",
             }
         )
-        message = self._receive(timeout_s=_REAPER_MARGIN_S)
+        try:
+            message = self._receive(timeout_s=_REAPER_MARGIN_S)
+        except BaseException:
+            self.stop(grace_s=0)
+            raise
         if message.get("event") != "started":
             self.stop(grace_s=0)
             raise PerfguardError(f"cannot start {command[0]}: {message.get('error', 'its supervisor died')}")
@@ -131,12 +136,13 @@ class ManagedProcess:
         A second call returns the first one's report.
         """
         if self._report is None:
-            self._send({"order": "stop", "signal": int(self._stop_signal), "grace_s": grace_s})
-            deadline = time.monotonic() + grace_s + _REAPER_MARGIN_S
-            while self._stopped_message is None and self._receive(timeout_s=max(0.0, deadline - time.monotonic())):
-                pass
-            self._control.close()
-            self._end_reaper()
+            with _interrupts_wait():
+                self._send({"order": "stop", "signal": int(self._stop_signal), "grace_s": grace_s})
+                deadline = time.monotonic() + grace_s + _REAPER_MARGIN_S
+                while self._stopped_message is None and self._receive(timeout_s=max(0.0, deadline - time.monotonic())):
+                    pass
+                self._control.close()
+                self._end_reaper()
             message = self._stopped_message
             self._report = (
                 self._stop_without_reaper()
@@ -200,6 +206,25 @@ class ManagedProcess:
         elif message["event"] == "stopped":
             self._stopped_message = message
         return message
+
+
+@contextlib.contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Hold back an interrupt until the block has ended: a second Ctrl-C must not leave half a server behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for held_back in handlers:
+        signal.signal(held_back, lambda arrived, _frame: held.append(arrived))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if held:
+            signal.raise_signal(held[0])
 
 
 def _lives(process: psutil.Process) -> bool:

@@ -6,11 +6,9 @@ import contextlib
 import http.client
 import json
 import os
-import random
 import re
 import shutil
 import signal
-import socket
 import tempfile
 import time
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ import psutil
 from perfguard.model.errors import PerfguardError, UntestableError
 from perfguard.model.trial import ROLE_DETOKENIZER, ROLE_OTHER, ROLE_TOKENIZER, ServerReport, rank_role
 from perfguard.targets import server_log, sglang_launch
+from perfguard.targets.ports import HOST, free_port, listens, port_is_free
 from perfguard.targets.processes import ManagedProcess
 
 if TYPE_CHECKING:
@@ -29,11 +28,6 @@ if TYPE_CHECKING:
 
     from perfguard.model.scenario import TargetSpec
 
-_HOST = "127.0.0.1"
-# Below the range that the kernel gives to outgoing connections: none of them takes the port while the server imports.
-# The server adds up to 1,000 for its own rendezvous.
-_PORTS = range(20_000, 30_000)
-_PORT_DRAWS = 200
 _POLL_S = 0.1
 _HEALTH_REQUEST_LIMIT_S = 30.0
 _STOP_GRACE_S = 5.0
@@ -71,7 +65,7 @@ class RunningServer:
         start_s: float,
         packages: tuple[tuple[str, str], ...],
     ) -> None:
-        self.base_url = f"http://{_HOST}:{port}"
+        self.base_url = f"http://{HOST}:{port}"
         self.log_path = process.log_path
         self._process = process
         self._port = port
@@ -102,6 +96,19 @@ class RunningServer:
     def log_tail(self, lines: int = 40) -> str:
         """Return the last lines of the server's log."""
         return server_log.tail(self.log_path, lines)
+
+    def park(self) -> None:
+        """Stop every process of the server (SIGSTOP), so that it uses no CPU: an idle scheduler spins."""
+        self._signal(signal.SIGSTOP)
+
+    def unpark(self) -> None:
+        """Let a parked server go on; its ranks find each other again by themselves."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for pid in self._process.descendants():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def check_alive(self) -> None:
         """Make sure that no process of the server has died.
@@ -145,6 +152,82 @@ class RunningServer:
             time.sleep(_POLL_S)
 
 
+class LaunchedServer:
+    """A server that was launched, and may still be starting: `wait` for it, and `stop` it whatever happens.
+
+    Several can be launched before the first is waited for.
+    """
+
+    def __init__(
+        self,
+        target: TargetSpec,
+        *,
+        source_tree: Path,
+        python: Path,
+        work_dir: Path,
+        port: int | None = None,
+        model_path: Path | None = None,
+    ) -> None:
+        """Launch the SGLang server of a checkout or an unpacked release; see `start_server` for what is what."""
+        self._target = target
+        self._python = python
+        self._source_root = sglang_launch.find_source_root(source_tree)
+        self._work_dir = work_dir.resolve()
+        self._report_dir = self._work_dir / "inside"
+        self._report_dir.mkdir(parents=True, exist_ok=True)
+        self._model = sglang_launch.resolve_model(target, python=python, model_path=model_path, work_dir=self._work_dir)
+        if port is not None and not port_is_free(port):
+            raise PerfguardError(f"port {port} on {HOST} is taken", hint="name another one, or none for any free port")
+        self._fixed_port = port
+        self._launch()
+
+    def _launch(self) -> None:
+        for old in self._report_dir.iterdir():
+            old.unlink()
+        self._port = self._fixed_port if self._fixed_port is not None else free_port()
+        self._command = sglang_launch.server_command(
+            self._target, python=self._python, model_path=self._model, port=self._port
+        )
+        self._begin = time.monotonic()
+        self._process = _start_process(self._target, self._command, self._source_root, self._work_dir, self._report_dir)
+
+    def wait(self) -> RunningServer:
+        """Wait until the server answers its health check.
+
+        Raises:
+            UntestableError: it died while it started, or did not answer in time.
+        """
+        try:
+            self._wait_until_healthy()
+        except UntestableError:
+            # Somebody was faster at the port; that says nothing about the revision.
+            if self._fixed_port is not None or not server_log.died_of_taken_address(self._process.log_path):
+                raise
+            self.stop()
+            self._launch()
+            self._wait_until_healthy()
+        return RunningServer(
+            process=self._process,
+            port=self._port,
+            source_root=self._source_root,
+            report_dir=self._report_dir,
+            command=self._command,
+            start_s=time.monotonic() - self._begin,
+            packages=sglang_launch.installed_packages(self._python, self._source_root),
+        )
+
+    def stop(self) -> None:
+        """End every process of the server.
+
+        Raises:
+            PerfguardError: a process survived SIGKILL.
+        """
+        _stop(self._process, self._port)
+
+    def _wait_until_healthy(self) -> None:
+        _wait_until_healthy(self._process, self._port, self._source_root, self._target.start_timeout_s)
+
+
 @contextlib.contextmanager
 def start_server(
     target: TargetSpec,
@@ -166,41 +249,13 @@ def start_server(
         UsageError: the target asks for what cannot be.
         PerfguardError: the port is taken, or a process survived SIGKILL.
     """
-    source_root = sglang_launch.find_source_root(source_tree)
-    work_dir = work_dir.resolve()
-    report_dir = work_dir / "inside"
-    report_dir.mkdir(parents=True, exist_ok=True)
-    model = sglang_launch.resolve_model(target, python=python, model_path=model_path, work_dir=work_dir)
-    if port is not None and not _port_is_free(port):
-        raise PerfguardError(f"port {port} on {_HOST} is taken", hint="name another one, or none for any free port")
-    attempts = 2 if port is None else 1
-    for attempt in range(attempts):
-        for old in report_dir.iterdir():
-            old.unlink()
-        chosen = port if port is not None else _free_port()
-        command = sglang_launch.server_command(target, python=python, model_path=model, port=chosen)
-        process = _start_process(target, command, source_root, work_dir, report_dir)
-        try:
-            begin = time.monotonic()
-            try:
-                _wait_until_healthy(process, chosen, source_root, target.start_timeout_s)
-            except UntestableError:
-                # Somebody was faster at the port; that says nothing about the revision.
-                if attempt + 1 < attempts and server_log.died_of_taken_address(process.log_path):
-                    continue
-                raise
-            yield RunningServer(
-                process=process,
-                port=chosen,
-                source_root=source_root,
-                report_dir=report_dir,
-                command=command,
-                start_s=time.monotonic() - begin,
-                packages=sglang_launch.installed_packages(python, source_root),
-            )
-            return
-        finally:
-            _stop(process, chosen)
+    launched = LaunchedServer(
+        target, source_tree=source_tree, python=python, work_dir=work_dir, port=port, model_path=model_path
+    )
+    try:
+        yield launched.wait()
+    finally:
+        launched.stop()
 
 
 def read_stand_ins(report_dir: Path) -> tuple[str, ...]:
@@ -258,7 +313,7 @@ def _wait_until_healthy(process: ManagedProcess, port: int, source_root: Path, t
         with contextlib.suppress(OSError, http.client.HTTPException):
             status, _ = _get(port, "/health", timeout_s=min(left_s, _HEALTH_REQUEST_LIMIT_S))
             # Another program may have taken the port in the meantime, and answer in the server's place.
-            if status == _OK and process.poll() is None and _listens(process, port):
+            if status == _OK and process.poll() is None and listens(process, port):
                 return
         time.sleep(_POLL_S)
 
@@ -304,7 +359,7 @@ def _requests_running(port: int, *, timeout_s: float) -> int:
 
 def _get(port: int, path: str, *, timeout_s: float) -> tuple[int, bytes]:
     """GET from the loopback interface; proxies, which a user may have set, are not asked."""
-    connection = http.client.HTTPConnection(_HOST, port, timeout=timeout_s)
+    connection = http.client.HTTPConnection(HOST, port, timeout=timeout_s)
     with contextlib.closing(connection):
         connection.request("GET", path)
         response = connection.getresponse()
@@ -322,34 +377,3 @@ def _role_of(pid: int, *, http_pid: int) -> str:
         if found := pattern.match(title):
             return role if role is not None else rank_role(int(found[1]))
     return ROLE_OTHER
-
-
-def _listens(process: ManagedProcess, port: int) -> bool:
-    pids = set(process.descendants())
-    return any(
-        connection.pid in pids
-        for connection in psutil.net_connections(kind="tcp4")
-        if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr[1] == port
-    )
-
-
-def _port_is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        # As servers do it: a port that only lingers from a closed connection is free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((_HOST, port))
-        except OSError:
-            return False
-        return True
-
-
-def _free_port() -> int:
-    draw = random.SystemRandom()  # not the run's seed: two runs with one seed may be on one machine
-    for _ in range(_PORT_DRAWS):
-        port = draw.choice(_PORTS)
-        if _port_is_free(port):
-            return port
-    raise PerfguardError(
-        f"no free port among {_PORTS.start}-{_PORTS.stop - 1} on {_HOST}", hint="name one that is free"
-    )

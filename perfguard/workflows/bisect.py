@@ -16,8 +16,9 @@ from perfguard.evidence.trial import TrialEvidence
 from perfguard.model.progress import Progress
 from perfguard.model.result import BisectResult, BisectVerdict, Culprit, Direction, Effect
 from perfguard.model.revision import Revision
-from perfguard.search import Outcome, Search, SearchConfig, SearchResult
-from perfguard.workflows.compare import compare_stacks, tell_effect
+from perfguard.model.trial import Trial
+from perfguard.search import Duel, DuelResult, DuelVerdict, Question, Search, SearchConfig, SearchResult
+from perfguard.workflows.compare import compare_stacks, duel_config, tell_effect, why_unknown
 from perfguard.workflows.judge import Judge, run_info, summarise_revisions
 from perfguard.workflows.metrics import log_worse, user_effects
 from perfguard.workflows.session import Session
@@ -50,12 +51,14 @@ def bisect(request: RunRequest, good_ref: str, bad_ref: str, direction: Directio
     repository = open_range(request, good_ref, bad_ref, progress)
     history = repository.between(good_ref, bad_ref)
     revisions = history.revisions
-    with open_store(request, f"bisect {direction.value}", revisions) as store:
+    with (
+        open_store(request, f"bisect {direction.value}", revisions) as store,
+        Session(open_bench(request, repository, store, progress)) as session,
+    ):
         progress.say(
             f"{len(revisions) - 1} candidates after {revisions[0].label}, up to {revisions[-1].label}; "
             f"scenario {request.scenario.name}; the run is kept in {request.run_dir}"
         )
-        session = Session(open_bench(request, repository, store, progress))
         run = _Bisect(request, session, revisions, direction)
         found = run.find()
         hunks = repository.hunks(revisions[found.culprit]) if found.culprit is not None else ()
@@ -85,19 +88,20 @@ class _Bisect:
         """Gate the ends, locate the change, confirm it."""
         last = len(self._revisions) - 1
         self._say(f"gate: does {self._revisions[last].label} differ from {self._revisions[0].label}?")
-        gate = self._search_pair(0, last)
-        if gate.verdict != "culprit":
-            verdict = BisectVerdict.NO_CHANGE if gate.verdict == "no_change" else BisectVerdict.UNKNOWN
+        gate = self._duel(0, last)
+        if gate.verdict is not self._change:
+            verdict = BisectVerdict.NO_CHANGE if gate.verdict is DuelVerdict.NO_CHANGE else BisectVerdict.UNKNOWN
+            ends = (self._revisions[0], self._revisions[-1])
             return _Found(
                 verdict=verdict,
-                reason=gate.reason,
+                reason=why_unknown(gate, self._session.trials, ends) or self._too_small(),
                 culprit=None,
                 credible_set=tuple(range(1, last + 1)) if verdict is BisectVerdict.UNKNOWN else (),
-                posterior=(0.0, *([float(gate.posterior[1]) / last] * last)),
+                posterior=(0.0, *([self._p_change(gate) / last] * last)),
                 confidence=0.0,
             )
         if last == 1:
-            return self._culprit(1, gate.posterior, float(gate.posterior[1]))
+            return self._culprit(1, np.array([0.0, 1.0]), gate.probability)
         metric = self._evidence_metric()
         if metric is None:
             self._say("no frame moved beyond its noise: searching on the user metric")
@@ -106,18 +110,32 @@ class _Bisect:
         located = self._locate(metric)
         return self._confirm(metric, located)
 
-    def _search_pair(self, low: int, high: int) -> SearchResult:
+    def _duel(self, low: int, high: int) -> DuelResult:
         """Compare two revisions on the user metric."""
-        config = self._config(confirm=False)
-        search = Search(2, config, seed=self._request.seed + 1000 * low + high)
-        pair = (self._revisions[low], self._revisions[high])
-        self._session.drive(search, pair, self._value)
-        return search.result()
+        question = Question.WORSE if self._direction is Direction.REGRESSION else Question.BETTER
+        left = self._limits.max_trials - len(self._session.trials)
+        config = duel_config(question, self._limits, trials_left=left)
+        duel = Duel(config, seed=self._request.seed + 1000 * low + high)
+        return self._session.duel(duel, (self._revisions[low], self._revisions[high]), self._value)
+
+    @property
+    def _change(self) -> DuelVerdict:
+        """The verdict of a duel that is looked for."""
+        return DuelVerdict.WORSE if self._direction is Direction.REGRESSION else DuelVerdict.BETTER
+
+    def _p_change(self, duel: DuelResult) -> float:
+        if duel.posterior is None:
+            return 0.0
+        above = duel.posterior.p_above(0.0)
+        return above if self._direction is Direction.REGRESSION else duel.posterior.p_effect - above
+
+    def _too_small(self) -> str:
+        return f"a change of {100 * self._limits.min_effect_frac:g}% or more is ruled out"
 
     def _on_user_metric(self) -> _Found:
         """Search on what users feel, where stacks show nothing."""
         search = Search(len(self._revisions), self._config(gate=False), seed=self._request.seed)
-        self._session.drive(search, self._revisions, self._value)
+        self._session.search(search, self._revisions, self._value)
         result = search.result()
         if result.culprit is not None:
             return self._culprit(result.culprit, result.posterior, float(result.posterior[result.culprit]))
@@ -153,12 +171,13 @@ class _Bisect:
         for index, measured in values.items():
             for ms in measured:
                 search.observe(index, math.log(max(ms, floor)))
-        while (block := search.next_block()) is not None:
-            self._session.begin_block()
-            for index in block:
-                evidence = self._judge.evidence_of(self._session.trial(self._revisions[index]))
-                ms = math.nan if evidence is None else metric_value(evidence, metric)
-                search.record(index, Outcome.UNTESTABLE if math.isnan(ms) else math.log(max(ms, floor)))
+
+        def value(trial: Trial) -> float:
+            evidence = self._judge.evidence_of(trial)
+            ms = math.nan if evidence is None else metric_value(evidence, metric)
+            return math.nan if math.isnan(ms) else math.log(max(ms, floor))
+
+        self._session.search(search, self._revisions, value)
         return search.result()
 
     def _confirm(self, metric: EvidenceMetric, located: SearchResult) -> _Found:
@@ -168,15 +187,15 @@ class _Bisect:
         culprit = located.culprit
         parent, label = self._revisions[culprit - 1].label, self._revisions[culprit].label
         self._say(f"confirming: does {label} differ from its parent {parent} on {self._request.scenario.metric.value}?")
-        pair = self._search_pair(culprit - 1, culprit)
-        if pair.verdict != "culprit":
-            settled = pair.verdict == "no_change"
+        pair = self._duel(culprit - 1, culprit)
+        if pair.verdict is not self._change:
+            settled = pair.verdict is DuelVerdict.NO_CHANGE
             user = "differ by less than the smallest effect asked for" if settled else "does not settle"
             metric_name = self._request.scenario.metric.value
             return self._unknown(
                 located, f"{metric.function} moved at {label}, but {metric_name} of {label} and {parent} {user}"
             )
-        sure = float(located.posterior[culprit]) * float(pair.posterior[1])
+        sure = float(located.posterior[culprit]) * pair.probability
         return self._culprit(culprit, located.posterior, sure)
 
     def _culprit(self, culprit: int, posterior: Floats, confidence: float) -> _Found:

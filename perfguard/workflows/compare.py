@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import math
 from collections.abc import Callable, Sequence
 
 from perfguard.evidence.diff import diff_profiles
@@ -13,17 +13,16 @@ from perfguard.model.errors import UsageError
 from perfguard.model.progress import Progress
 from perfguard.model.result import CompareResult, CompareVerdict, Direction, Effect, GrownFrame
 from perfguard.model.revision import Revision
-from perfguard.model.trial import Untestable
-from perfguard.stats.paired import PairedSummary, summarise_pairs
+from perfguard.model.scenario import Limits
+from perfguard.model.trial import Trial, Untestable
+from perfguard.search import Duel, DuelConfig, DuelResult, DuelVerdict, Question
 from perfguard.workflows.judge import Judge, percent, run_info, summarise_revisions
-from perfguard.workflows.metrics import block_differences, log_worse, user_effects
+from perfguard.workflows.metrics import log_worse, user_effects
 from perfguard.workflows.session import Session
 from perfguard.workflows.setup import RunRequest, open_bench, open_named, open_store
 
-MIN_BLOCKS = 3
-MAX_BLOCKS = 16
-BAYES_FACTOR = 20.0
-END_ATTEMPTS = 2
+# What 24 rounds on several starts do not settle is too close to the smallest effect asked for.
+MAX_ROUNDS = 24
 
 
 def compare(request: RunRequest, baseline_ref: str, candidate_ref: str, progress: Progress) -> CompareResult:
@@ -36,47 +35,51 @@ def compare(request: RunRequest, baseline_ref: str, candidate_ref: str, progress
     baseline, candidate = repository.resolve(baseline_ref), repository.resolve(candidate_ref)
     if baseline.commit == candidate.commit:
         raise UsageError(f"{baseline_ref} and {candidate_ref} are the same revision, {baseline.label}")
-    with open_store(request, "compare", (baseline, candidate)) as store:
-        session = Session(open_bench(request, repository, store, progress))
+    with (
+        open_store(request, "compare", (baseline, candidate)) as store,
+        Session(open_bench(request, repository, store, progress)) as session,
+    ):
         verdict, reason = _measure(session, baseline, candidate, request.seed)
         return _assemble(request, session, (baseline, candidate), verdict, reason)
 
 
 def _measure(session: Session, baseline: Revision, candidate: Revision, seed: int) -> tuple[CompareVerdict, str]:
-    """Run blocks of both revisions in random order until one of the verdicts holds."""
+    """Fight the duel of both revisions."""
     scenario = session.bench.scenario
-    order = random.Random(seed)  # noqa: S311 - order of trials, not a secret
-    value = log_worse(scenario.metric)
-    max_blocks = min(MAX_BLOCKS, scenario.limits.max_trials // 2)
-    failures = {baseline.commit: 0, candidate.commit: 0}
-    for _ in range(max_blocks):
-        session.begin_block()
-        pair = [baseline, candidate]
-        order.shuffle(pair)
-        for revision in pair:
-            outcome = session.trial(revision).outcome
-            if isinstance(outcome, Untestable):
-                failures[revision.commit] += 1
-                if failures[revision.commit] >= END_ATTEMPTS:
-                    return CompareVerdict.UNKNOWN, f"{revision.label} cannot be tested: {outcome.reason}"
-        differences = block_differences(session.trials, baseline.commit, candidate.commit, value)
-        if len(differences) >= MIN_BLOCKS:
-            verdict = _verdict(
-                summarise_pairs(differences), scenario.limits.min_effect_frac, scenario.limits.confidence
-            )
-            if verdict is not None:
-                return verdict, ""
-    return CompareVerdict.UNKNOWN, f"{max_blocks} blocks did not settle it"
+    config = duel_config(Question.DIFFERENT, scenario.limits, trials_left=scenario.limits.max_trials)
+    result = session.duel(Duel(config, seed=seed), (baseline, candidate), log_worse(scenario.metric))
+    verdicts = {
+        DuelVerdict.WORSE: CompareVerdict.SLOWER,
+        DuelVerdict.BETTER: CompareVerdict.FASTER,
+        DuelVerdict.NO_CHANGE: CompareVerdict.NO_CHANGE,
+        DuelVerdict.UNKNOWN: CompareVerdict.UNKNOWN,
+    }
+    return verdicts[result.verdict], why_unknown(result, session.trials, (baseline, candidate))
 
 
-def _verdict(pair: PairedSummary, min_effect_frac: float, confidence: float) -> CompareVerdict | None:
-    """Return the verdict that the pairs support, or None while none is."""
-    low, high = pair.bounds(confidence)
-    if pair.equivalent_within(min_effect_frac, confidence):
-        return CompareVerdict.NO_CHANGE
-    if pair.bayes_factor() >= BAYES_FACTOR and not low <= 0.0 <= high:
-        return CompareVerdict.SLOWER if pair.mean > 0.0 else CompareVerdict.FASTER
-    return None
+def duel_config(question: Question, limits: Limits, *, trials_left: int) -> DuelConfig:
+    """Return when a duel stops under the scenario's limits, with `trials_left` trials to spend."""
+    return DuelConfig(
+        question=question,
+        confidence=limits.confidence,
+        min_effect=math.log1p(limits.min_effect_frac),
+        max_rounds=min(MAX_ROUNDS, trials_left // 2),
+    )
+
+
+def why_unknown(result: DuelResult, trials: Sequence[Trial], pair: tuple[Revision, Revision]) -> str:
+    """Say why a duel settled nothing, a revision's own failure first; empty where it settled something."""
+    if result.verdict is not DuelVerdict.UNKNOWN:
+        return ""
+    for revision in pair:
+        failures = [
+            trial.outcome
+            for trial in trials
+            if trial.revision == revision.commit and isinstance(trial.outcome, Untestable)
+        ]
+        if len(failures) > 1 and "cannot be tested" in result.reason:
+            return f"{revision.label} cannot be tested: {failures[-1].reason}"
+    return result.reason
 
 
 def _assemble(
@@ -172,9 +175,14 @@ def _turned(frame: GrownFrame) -> GrownFrame:
 
 
 def tell_effect(effect: Effect) -> str:
-    """Render an effect as `throughput -17.3% (95% interval -20.1% to -14.2%, 5 pairs)`."""
+    """Render an effect as `throughput -17.3% (95% interval -20.1% to -14.2%, 6 pairs of trials on ...)`."""
     name = effect.metric.rpartition("_")[0].replace("_", " ")
     return (
         f"{name} {percent(effect.ratio)} ({100 * effect.confidence:g}% interval "
-        f"{percent(effect.low)} to {percent(effect.high)}, {effect.pairs} pair{'s' if effect.pairs != 1 else ''})"
+        f"{percent(effect.low)} to {percent(effect.high)}, {_count(effect.pairs, 'pair')} of trials on "
+        f"{_count(effect.starts, 'pair')} of server starts)"
     )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"

@@ -17,7 +17,7 @@ from perfguard.model.result import RevisionSummary, RunInfo
 from perfguard.model.revision import Revision
 from perfguard.model.trial import Trial, Untestable
 from perfguard.revisions.environments import site_packages
-from perfguard.stats.paired import geometric_interval
+from perfguard.stats.ratios import geometric_interval
 from perfguard.targets.sglang_launch import find_source_root
 from perfguard.workflows.call_rules import packaged_call_rules
 from perfguard.workflows.metrics import samples_of, user_value
@@ -85,9 +85,11 @@ def summarise_revisions(session: Session, revisions: Sequence[Revision]) -> tupl
         trials = [trial for trial in session.trials if trial.revision == revision.commit]
         if not trials:
             continue
-        values = [
-            user_value(samples.load, scenario.metric) for trial in trials if (samples := samples_of(trial)) is not None
-        ]
+        by_start: dict[int, list[float]] = {}
+        for trial in trials:
+            if (samples := samples_of(trial)) is not None:
+                by_start.setdefault(trial.start, []).append(user_value(samples.load, scenario.metric))
+        values = list(by_start.values())
         failed = [trial.outcome for trial in trials if isinstance(trial.outcome, Untestable)]
         mean, low, high = geometric_interval(values, scenario.limits.confidence) if values else (None, None, None)
         summaries.append(

@@ -23,14 +23,16 @@ def measure(request: RunRequest, refs: tuple[str, ...], repeats: int, progress: 
     revisions = tuple(repository.resolve(ref) for ref in refs)
     if len({revision.commit for revision in revisions}) < len(revisions):
         raise UsageError("a revision is named twice", hint="to measure one revision more often, use --repeats")
-    with open_store(request, f"run x{repeats}", revisions) as store:
-        session = Session(open_bench(request, repository, store, progress))
+    with (
+        open_store(request, f"run x{repeats}", revisions) as store,
+        Session(open_bench(request, repository, store, progress)) as session,
+    ):
         order = random.Random(request.seed)  # noqa: S311 - order of trials, not a secret
         for _ in range(repeats):
-            session.begin_block()
             block = list(revisions)
             order.shuffle(block)
             for revision in block:
+                session.begin_block([revision], fresh=True)
                 session.trial(revision)
         judge = Judge(session, revisions)
         return RunResult(

@@ -9,7 +9,7 @@ from perfguard.model.errors import UntestableError
 from perfguard.model.result import Effect
 from perfguard.model.scenario import UserMetric
 from perfguard.model.trial import Completed, LoadResult, Samples, Trial
-from perfguard.stats.paired import paired_effect
+from perfguard.stats.ratios import ratio_effect
 
 
 def samples_of(trial: Trial) -> Samples | None:
@@ -49,19 +49,23 @@ def log_worse(metric: UserMetric) -> Callable[[Trial], float]:
     return value
 
 
-def block_differences(
+def paired_differences(
     trials: Sequence[Trial], baseline: str, candidate: str, value: Callable[[Trial], float]
-) -> list[float]:
-    """Return candidate minus baseline of `value` for every block that holds both commits, completed."""
-    blocks: dict[int, dict[str, list[float]]] = {}
+) -> list[list[float]]:
+    """Return candidate minus baseline of `value` for every block that holds both commits, completed.
+
+    The differences are grouped by the pair of server starts that they were measured on.
+    """
+    blocks: dict[int, dict[str, Trial]] = {}
     for trial in trials:
         if isinstance(trial.outcome, Completed) and trial.revision in (baseline, candidate):
-            blocks.setdefault(trial.block, {}).setdefault(trial.revision, []).append(value(trial))
-    return [
-        sum(block[candidate]) / len(block[candidate]) - sum(block[baseline]) / len(block[baseline])
-        for _, block in sorted(blocks.items())
-        if baseline in block and candidate in block
-    ]
+            blocks.setdefault(trial.block, {})[trial.revision] = trial
+    groups: dict[tuple[int, int], list[float]] = {}
+    for _, block in sorted(blocks.items()):
+        if baseline in block and candidate in block:
+            starts = (block[baseline].start, block[candidate].start)
+            groups.setdefault(starts, []).append(value(block[candidate]) - value(block[baseline]))
+    return list(groups.values())
 
 
 def user_effects(
@@ -71,7 +75,8 @@ def user_effects(
     effects = []
     for metric in (first, *(other for other in UserMetric if other is not first)):
         sign = -1.0 if metric.larger_is_better else 1.0
-        differences = [sign * worse for worse in block_differences(trials, baseline, candidate, log_worse(metric))]
-        if differences:
-            effects.append(paired_effect(metric.value, differences, confidence))
+        worse = paired_differences(trials, baseline, candidate, log_worse(metric))
+        if worse:
+            groups = [[sign * value for value in group] for group in worse]
+            effects.append(ratio_effect(metric.value, groups, confidence))
     return tuple(effects)

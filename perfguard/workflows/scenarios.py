@@ -98,8 +98,10 @@ def check_scenario(scenario: Scenario, where: str) -> None:
     for field, value in positive.items():
         if value <= 0:
             raise UsageError(f"{where}: {field} must be greater than 0, not {value}")
-    if load.warmup_requests < 0 or load.profiled_requests < 0:
-        raise UsageError(f"{where}: load.warmup_requests and load.profiled_requests must not be negative")
+    if min(load.warmup_requests, load.settling_requests, load.profiled_requests) < 0:
+        raise UsageError(
+            f"{where}: load.warmup_requests, load.settling_requests and load.profiled_requests must not be negative"
+        )
     if scenario.profiling.enabled and load.profiled_requests == 0:
         raise UsageError(f"{where}: profiling is enabled, but load.profiled_requests is 0")
     if not 0.5 < limits.confidence < 1.0:  # noqa: PLR2004 - a level of confidence above chance

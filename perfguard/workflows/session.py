@@ -6,19 +6,22 @@ deciding everything anew, with the trials that were kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from types import TracebackType
 
 from perfguard.model.errors import PerfguardError
 from perfguard.model.revision import Revision
 from perfguard.model.scenario import Strategy
 from perfguard.model.trial import Completed, Trial, Untestable
-from perfguard.search import Outcome, Search
+from perfguard.search import Duel, DuelResult, Outcome, Search, Side
 from perfguard.workflows.metrics import samples_of, user_value
-from perfguard.workflows.trial import Bench, run_trial
+from perfguard.workflows.servers import Servers
+from perfguard.workflows.trial import Bench
 
 
 class Session:
-    """Runs trials in blocks, or takes them from the store."""
+    """Runs trials in blocks, or takes them from the store; hold it with `with`, so that no server is left."""
 
     def __init__(self, bench: Bench) -> None:
         """Begin with the trials that the store already holds."""
@@ -26,6 +29,17 @@ class Session:
         self._kept = list(bench.store.trials())
         self._trials: list[Trial] = []
         self._block = 0
+        self._servers = Servers(bench)
+        self._wanted: tuple[Revision, ...] = ()
+        self._stale = True
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._servers.close()
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -37,12 +51,18 @@ class Session:
         """What the trials cost, those that were kept included."""
         return sum(trial.wall_s for trial in self._trials)
 
-    def begin_block(self) -> None:
-        """Start a new block: trials are compared with each other inside it."""
+    def begin_block(self, revisions: Sequence[Revision], *, fresh: bool) -> None:
+        """Start a new block, in which trials of `revisions` are compared with each other.
+
+        They run on servers of their own that stay up together: on those of the block before if it had the same
+        revisions, all are up, and `fresh` is False; else on new ones. Nothing is started before the first trial.
+        """
         self._block += 1
+        self._stale = self._stale or fresh or tuple(revisions) != self._wanted
+        self._wanted = tuple(revisions)
 
     def trial(self, revision: Revision) -> Trial:
-        """Return the next trial, of `revision`.
+        """Return the next trial, of `revision`, one of the block's.
 
         Raises:
             PerfguardError: the store holds another trial at this place.
@@ -56,8 +76,11 @@ class Session:
                     hint="the run was made by another version of perfguard or the scenario: start anew",
                 )
         else:
-            trial = run_trial(
-                self.bench,
+            if self._stale or not self._servers.is_up(self._wanted):
+                first_start = 1 + max((trial.start for trial in self._trials), default=0)
+                self._servers.restart(self._wanted, first_start=first_start)
+                self._stale = False
+            trial = self._servers.run(
                 revision,
                 number=number,
                 block=self._block,
@@ -68,22 +91,43 @@ class Session:
         self._trials.append(trial)
         return trial
 
-    def drive(self, search: Search, revisions: tuple[Revision, ...], value: Callable[[Trial], float]) -> None:
-        """Run a search to its end; `value` turns a completed trial into the log of a metric where larger is worse."""
+    def duel(self, duel: Duel, pair: tuple[Revision, Revision], value: Callable[[Trial], float]) -> DuelResult:
+        """Fight a duel of baseline and candidate to its end; `value` is the log of a metric where larger is worse."""
+        revisions = dict(zip((Side.BASELINE, Side.CANDIDATE), pair, strict=True))
+        while (round_ := duel.next_round()) is not None:
+            self.begin_block(pair, fresh=round_.fresh)
+            for side in round_.order:
+                trial = self.trial(revisions[side])
+                testable = isinstance(trial.outcome, Completed)
+                duel.record(side, trial.start, value(trial) if testable else Outcome.UNTESTABLE)
+                if not testable:
+                    break
+        return duel.result()
+
+    def search(self, search: Search, revisions: tuple[Revision, ...], value: Callable[[Trial], float]) -> None:
+        """Run a search to its end, every trial on a server of its own.
+
+        `value` turns a completed trial into the log of a metric where larger is worse; NaN is untestable, too.
+        """
         while (block := search.next_block()) is not None:
-            self.begin_block()
+            self.begin_block([revisions[index] for index in dict.fromkeys(block)], fresh=True)
             for index in block:
                 trial = self.trial(revisions[index])
-                search.record(index, value(trial) if isinstance(trial.outcome, Completed) else Outcome.UNTESTABLE)
+                measured = value(trial) if isinstance(trial.outcome, Completed) else math.nan
+                search.record(index, Outcome.UNTESTABLE if math.isnan(measured) else measured)
 
     def _wants_profile(self, revision: Revision) -> bool:
         profiling = self.bench.scenario.profiling
-        profiled = sum(
-            1
+        starts = [
+            trial.start
             for trial in self._trials
             if trial.revision == revision.commit and (samples := samples_of(trial)) is not None and samples.profiles
+        ]
+        return (
+            profiling.enabled
+            and len(starts) < profiling.trials_per_revision
+            and starts.count(self._servers.start_of(revision)) < math.ceil(profiling.trials_per_revision / 2)
         )
-        return profiling.enabled and profiled < profiling.trials_per_revision
 
     def _tell(self, trial: Trial) -> str:
         outcome = trial.outcome

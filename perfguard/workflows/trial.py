@@ -1,36 +1,28 @@
-"""One trial: a revision's server, warmed up, loaded, profiled and stopped; whatever goes wrong is `Untestable`."""
+"""One trial: a running server warmed up, loaded and profiled."""
 
 from __future__ import annotations
 
-import shutil
-import time
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 
 from perfguard.load.client import generator_veto, run_load
 from perfguard.load.schedule import PhasedSchedule, Schedule
 from perfguard.model.errors import UntestableError
 from perfguard.model.progress import Progress
-from perfguard.model.revision import Revision
-from perfguard.model.scenario import Scenario, Strategy
+from perfguard.model.scenario import Scenario
 from perfguard.model.trial import (
     ROLE_OTHER,
-    Completed,
     CpuResult,
     LoadResult,
     Profile,
     Samples,
-    Trial,
-    TrialOutcome,
-    Untestable,
 )
 from perfguard.revisions.environments import Environment
 from perfguard.revisions.repository import Repository
 from perfguard.samplers.cpu import CpuSampler
 from perfguard.samplers.pyspy import PySpySampler
 from perfguard.store import RunStore
-from perfguard.targets.sglang_server import RunningServer, start_server
+from perfguard.targets.sglang_server import RunningServer
 
 # More failed requests than this and what was measured is not the scenario's load.
 FAILED_REQUESTS_LIMIT_FRAC = 0.01
@@ -53,70 +45,32 @@ class Bench:
     port: int | None
 
 
-def run_trial(bench: Bench, revision: Revision, *, number: int, block: int, strategy: Strategy, profile: bool) -> Trial:
-    """Run one trial and keep it in the store; with `profile` also the requests that run under the stack sampler.
+def run_trial(bench: Bench, server: RunningServer, work_dir: Path, *, first: bool, profile: bool) -> Samples:
+    """Measure a running server once; with `profile` also the requests that run under the stack sampler.
 
-    A revision that does not import, start, answer or drain, and a load generator that could not keep up, end as
-    `Untestable`; what is wrong with perfguard itself or the machine is raised.
+    The `first` trial on a server warms it up as the scenario says; later ones only let it find its stride again.
+
+    Raises:
+        UntestableError: requests failed, a process died, the server did not drain, or the load generator could not
+            keep up.
     """
-    started_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    clock = time.monotonic()
-    outcome: TrialOutcome
-    try:
-        outcome = Completed(samples=_measure(bench, revision, number, profile=profile))
-    except UntestableError as error:
-        outcome = Untestable(reason=error.reason, log=error.log_tail)
-    trial = Trial(
-        number=number,
-        block=block,
-        revision=revision.commit,
-        strategy=strategy.value,
-        started_at=started_at,
-        wall_s=time.monotonic() - clock,
-        outcome=outcome,
+    load = bench.scenario.load
+    _replay(server, bench, bench.schedules.warmup if first else bench.schedules.settling)
+    measured, cpu = _measured(server, bench, bench.schedules.measured)
+    profiled: LoadResult | None = None
+    profiled_cpu: CpuResult | None = None
+    profiles: tuple[Profile, ...] = ()
+    if profile and load.profiled_requests:
+        profiled, profiled_cpu, profiles = _profiled(server, bench, work_dir)
+    server.drain(bench.scenario.target.drain_timeout_s)
+    return Samples(
+        server=server.report,
+        load=measured,
+        cpu=cpu,
+        profiled_load=profiled,
+        profiled_cpu=profiled_cpu,
+        profiles=profiles,
     )
-    bench.store.add_trial(trial)
-    return trial
-
-
-def _measure(bench: Bench, revision: Revision, number: int, *, profile: bool) -> Samples:
-    target, load = bench.scenario.target, bench.scenario.load
-    work_dir = bench.store.run_dir / "work" / f"trial-{number}"
-    shutil.rmtree(work_dir, ignore_errors=True)
-    work_dir.mkdir(parents=True)
-    say = bench.progress.step
-    tree = bench.repository.worktree(revision)
-    say(f"trial {number}: starting {revision.label}")
-    try:
-        with start_server(
-            target,
-            source_tree=tree,
-            python=bench.environment.python,
-            work_dir=work_dir,
-            model_path=bench.model_path,
-            port=bench.port,
-        ) as server:
-            say(f"trial {number}: warming {revision.label} up, {load.warmup_requests} requests")
-            _replay(server, bench, bench.schedules.warmup)
-            say(f"trial {number}: measuring {revision.label}, {load.requests} requests")
-            measured, cpu = _measured(server, bench, bench.schedules.measured)
-            profiled: LoadResult | None = None
-            profiled_cpu: CpuResult | None = None
-            profiles: tuple[Profile, ...] = ()
-            if profile:
-                say(f"trial {number}: profiling {revision.label}, {load.profiled_requests} requests")
-                profiled, profiled_cpu, profiles = _profiled(server, bench, work_dir)
-            server.drain(target.drain_timeout_s)
-            return Samples(
-                server=server.report,
-                load=measured,
-                cpu=cpu,
-                profiled_load=profiled,
-                profiled_cpu=profiled_cpu,
-                profiles=profiles,
-            )
-    finally:
-        shutil.rmtree(work_dir, ignore_errors=True)
 
 
 def _replay(server: RunningServer, bench: Bench, schedule: Schedule) -> LoadResult:

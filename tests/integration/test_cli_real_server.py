@@ -32,6 +32,7 @@ drain_timeout_s = 30.0
 [load]
 concurrency = 16
 warmup_requests = 32
+settling_requests = 16
 requests = 128
 profiled_requests = 192
 prompt_chars = 64

@@ -57,6 +57,7 @@ def test_ten_milliseconds_a_request_are_seen_by_every_instrument(server, tmp_pat
         requests=100,
         concurrency=8,
         warmup_requests=10,
+        settling_requests=2,
         profiled_requests=100,
         image=ImageSpec(width_px=112, height_px=112, format=ImageFormat.JPEG),
         distinct_images=8,

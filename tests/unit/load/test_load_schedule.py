@@ -21,6 +21,7 @@ def load(**changes) -> LoadSpec:
         requests=6,
         concurrency=3,
         warmup_requests=4,
+        settling_requests=2,
         profiled_requests=2,
         image=IMAGE,
         distinct_images=3,
@@ -104,11 +105,16 @@ def test_the_order_of_requests_is_part_of_the_digest():
 
 def test_phases_are_consecutive_pieces_of_one_schedule():
     phases, whole = build_phases(load()), build_schedule(load())
-    pieces = (phases.warmup, phases.measured, phases.profiled)
-    assert [[r.index for r in piece.requests] for piece in pieces] == [[0, 1, 2, 3], [4, 5, 6, 7, 8, 9], [10, 11]]
+    pieces = (phases.warmup, phases.settling, phases.measured, phases.profiled)
+    assert [[r.index for r in piece.requests] for piece in pieces] == [
+        [0, 1, 2, 3],
+        [4, 5],
+        [6, 7, 8, 9, 10, 11],
+        [12, 13],
+    ]
     assert tuple(r for piece in pieces for r in piece.requests) == whole.requests
     assert phases.digest == whole.digest
-    assert len({piece.digest for piece in pieces} | {whole.digest}) == 4
+    assert len({piece.digest for piece in pieces} | {whole.digest}) == 5
 
 
 def test_an_offset_continues_the_same_sequence():

@@ -129,6 +129,7 @@ def completed(number, block, of, throughput_rps, *, strategy="as-committed"):
     return Trial(
         number=number,
         block=block,
+        start=number,
         revision=of.commit,
         strategy=strategy,
         started_at="2025-11-22T18:00:00+00:00",
@@ -141,6 +142,7 @@ def untestable(number, block, of, *, reason="the server did not start within 120
     return Trial(
         number=number,
         block=block,
+        start=number,
         revision=of.commit,
         strategy="as-committed",
         started_at="2025-11-22T18:00:00+00:00",
@@ -251,9 +253,9 @@ def findings():
 
 def effects():
     return (
-        Effect(metric="e2e_p50_ms", ratio=1.21, low=1.12, high=1.31, confidence=0.95, pairs=6),
-        Effect(metric="throughput_rps", ratio=0.822, low=0.781, high=0.866, confidence=0.95, pairs=6),
-        Effect(metric="ttft_p50_ms", ratio=1.04, low=0.95, high=1.14, confidence=0.95, pairs=6),
+        Effect(metric="e2e_p50_ms", ratio=1.21, low=1.12, high=1.31, confidence=0.95, pairs=6, starts=2),
+        Effect(metric="throughput_rps", ratio=0.822, low=0.781, high=0.866, confidence=0.95, pairs=6, starts=2),
+        Effect(metric="ttft_p50_ms", ratio=1.04, low=0.95, high=1.14, confidence=0.95, pairs=6, starts=2),
     )
 
 
@@ -332,7 +334,9 @@ def no_change_result():
         culprit=None,
         credible_set=(),
         posterior=(),
-        effects=(Effect(metric="throughput_rps", ratio=0.996, low=0.979, high=1.013, confidence=0.95, pairs=8),),
+        effects=(
+            Effect(metric="throughput_rps", ratio=0.996, low=0.979, high=1.013, confidence=0.95, pairs=8, starts=3),
+        ),
         findings=findings()[:1],
         grown_frames=grown_frames()[:1],
     )
@@ -415,7 +419,11 @@ def hostile_result():
             hunks=(Hunk(path=HOSTILE, old_start=1, old_lines=1, new_start=1, new_lines=1, text=f"+{joined}"),),
         ),
         credible_set=(bad, good),
-        effects=(Effect(metric=HOSTILE, ratio=float("nan"), low=0.1, high=float("inf"), confidence=0.95, pairs=0),),
+        effects=(
+            Effect(
+                metric=HOSTILE, ratio=float("nan"), low=0.1, high=float("inf"), confidence=0.95, pairs=0, starts=0
+            ),
+        ),
         findings=judged,
         grown_frames=grown,
         baseline_profiles=(profile, odd_role),

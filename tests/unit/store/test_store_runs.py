@@ -16,6 +16,7 @@ def trial(number, reason="did not start"):
     return Trial(
         number=number,
         block=1,
+        start=1,
         revision="a" * 40,
         strategy="as-committed",
         started_at="2026-01-01T00:00:00+00:00",
@@ -93,7 +94,7 @@ def test_kill_nine_leaves_whole_trials(tmp_path):
         store = RunStore.create(Path(sys.argv[1]), {"seed": 1})
         for number in range(1, 100000):
             store.put_artifact(str(number).encode() * 1000)
-            store.add_trial(Trial(number=number, block=1, revision="a", strategy="as-committed", started_at="",
+            store.add_trial(Trial(number=number, block=1, start=1, revision="a", strategy="as-committed", started_at="",
                 wall_s=1.0, outcome=Untestable(reason="x" * 5000, log="")))
             print(number, flush=True)
     """)

@@ -1,0 +1,86 @@
+"""Effects over server starts: right centres, honest widths, and no certainty from one start."""
+
+import math
+
+import numpy as np
+import pytest
+
+from perfguard.stats.ratios import geometric_interval, ratio_effect
+from perfguard.stats.starts import effect_posterior
+
+
+def measured(rng, effect, starts, rounds, start_sd, noise):
+    lucks = rng.normal(0.0, start_sd * math.sqrt(2.0), starts)
+    return [list(effect + luck + noise * rng.standard_t(4, rounds) / math.sqrt(2.0)) for luck in lucks]
+
+
+@pytest.mark.parametrize(("start_sd", "noise"), [(0.005, 0.05), (0.02, 0.03)])
+def test_intervals_hold_the_truth_as_often_as_they_say(start_sd, noise):
+    rng = np.random.default_rng(11)
+    held = 0
+    for _ in range(60):
+        low, high = effect_posterior(measured(rng, 0.15, 3, 3, start_sd, noise)).interval(0.95)
+        held += low <= 0.15 <= high
+    # Binomial(60, 0.95) is 50 or more with odds of all but 1e-3; the seed is fixed.
+    assert held >= 50
+
+
+def test_many_values_of_one_start_are_no_many_witnesses():
+    rng = np.random.default_rng(5)
+    one = effect_posterior([list(0.1 + 0.02 * rng.standard_normal(40))])
+    five = effect_posterior([list(0.1 + 0.02 * rng.standard_normal(8)) for _ in range(5)])
+    widths = [np.diff(posterior.interval(0.95))[0] for posterior in (one, five)]
+    assert widths[0] > 0.05
+    assert widths[1] < 0.75 * widths[0]
+
+
+def test_starts_that_disagree_widen_the_interval():
+    agree = effect_posterior([[0.10, 0.11, 0.09], [0.10, 0.11, 0.09]])
+    differ = effect_posterior([[0.00, 0.01, -0.01], [0.20, 0.21, 0.19]])
+    assert differ.start_sd > 2 * agree.start_sd
+    assert np.diff(differ.interval(0.95)) > 3 * np.diff(agree.interval(0.95))
+
+
+def test_an_outlier_does_not_decide():
+    clean = [[0.01, -0.01, 0.0, 0.01], [0.0, 0.01, -0.01, 0.0]]
+    spoilt = [[0.01, -0.01, 0.0, 1.1], [0.0, 0.01, -0.01, 0.0]]
+    assert effect_posterior(spoilt).quantile(0.5) == pytest.approx(effect_posterior(clean).quantile(0.5), abs=0.01)
+
+
+def test_probabilities_add_up_and_follow_the_sign():
+    posterior = effect_posterior([[0.2, 0.21, 0.19], [0.19, 0.2, 0.22]])
+    turned = effect_posterior([[-0.2, -0.21, -0.19], [-0.19, -0.2, -0.22]])
+    assert posterior.density.sum() == pytest.approx(1.0)
+    assert posterior.p_above(0.0) > 0.98
+    assert turned.p_above(0.0) < 0.02
+    assert posterior.quantile(0.5) == pytest.approx(-turned.quantile(0.5), abs=0.01)
+    assert posterior.p_between(-math.inf, 0.05) < 0.02 < posterior.p_between(0.1, 0.3)
+
+
+def test_nothing_speaks_for_no_effect():
+    posterior = effect_posterior([[0.004, -0.003, 0.0], [-0.002, 0.001, 0.003], [0.0, 0.002, -0.004]])
+    assert posterior.log_bayes_factor < 0.0
+    assert posterior.p_between(-0.05, 0.05) > 0.95
+
+
+@pytest.mark.parametrize("groups", [[], [[]], [[0.1, math.nan]]])
+def test_what_is_no_number_is_refused(groups):
+    with pytest.raises(ValueError, match="finite"):
+        effect_posterior(groups)
+
+
+def test_a_ratio_counts_pairs_and_starts():
+    effect = ratio_effect("throughput_rps", [[-0.2, -0.19], [-0.21, -0.18, -0.2]], 0.95)
+    assert (effect.pairs, effect.starts) == (5, 2)
+    assert effect.ratio == pytest.approx(math.exp(-0.196), rel=0.02)
+    assert effect.low < effect.ratio < effect.high < 1.0
+
+
+def test_geometric_interval():
+    mean, low, high = geometric_interval([[90.0, 92.0], [110.0, 112.0]], 0.95)
+    assert mean == pytest.approx(100.5, rel=0.02)
+    assert (low < 92.0, high > 110.0) == (True, True)
+    assert geometric_interval([[5.0]], 0.95) == (pytest.approx(5.0), None, None)
+    for wrong in ([], [[0.0, 1.0]]):
+        with pytest.raises(ValueError, match=r"geometric mean|math domain|positive"):
+            geometric_interval(wrong, 0.95)
