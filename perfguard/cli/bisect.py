@@ -40,6 +40,9 @@ def bisect_command(
     package: PackageOption = "sglang",
     scenario: ScenarioOption = DEFAULT_SCENARIO,
     find: Annotated[Direction, typer.Option(help="What to look for.")] = Direction.REGRESSION,
+    all_revisions: Annotated[
+        bool, typer.Option("--all-revisions", help="Measure also revisions that touch no file that the servers load.")
+    ] = False,
     run_dir: RunDirOption = None,
     resume: ResumeOption = False,
     seed: SeedOption = 0,
@@ -79,6 +82,6 @@ def bisect_command(
         installer=installer.value,
     )
     with Output(request, as_json=as_json, quiet=quiet) as output:
-        result = bisect(request, good, bad, find, output.progress)
+        result = bisect(request, good, bad, find, output.progress, all_revisions=all_revisions)
         output.show(result)
     return EXIT_INCONCLUSIVE if result.verdict is BisectVerdict.UNKNOWN else EXIT_OK

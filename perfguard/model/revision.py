@@ -47,3 +47,11 @@ class Hunk:
     new_start: int
     new_lines: int
     text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevisionChange:
+    """What a revision changed against the one before it: paths (both names of a moved file), and hunks of text."""
+
+    paths: frozenset[str]
+    hunks: tuple[Hunk, ...]

@@ -127,12 +127,17 @@ class Profile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerReport:
-    """What the server said of itself: how it was started, and what stood in for what."""
+    """What the server said of itself: how it was started, what stood in for what, and what it loaded.
+
+    `loaded_files` are the source files of the package under test that any of its processes imported, relative to the
+    revision's tree; empty where that is not known.
+    """
 
     command: tuple[str, ...]
     start_s: float
     stand_ins: tuple[str, ...]
     packages: tuple[tuple[str, str], ...]
+    loaded_files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

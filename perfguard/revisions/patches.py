@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from perfguard.model.revision import Hunk
+from perfguard.model.revision import Hunk, RevisionChange
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _HUNK_HEADER = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
 _NOWHERE = "/dev/null"
+_COMMIT_LINE = re.compile(r"^[0-9a-f]{40,64}$", re.MULTILINE)
+_RAW_LINE = re.compile(r"^:\d+ \d+ [0-9a-f]+ [0-9a-f]+ \w+\t(.+)$", re.MULTILINE)
 
 
 def parse_patch(patch: str) -> tuple[Hunk, ...]:
@@ -44,6 +46,24 @@ def parse_patch(patch: str) -> tuple[Hunk, ...]:
     return tuple(hunks)
 
 
+def parse_changes(text: str, count: int) -> Iterator[RevisionChange]:
+    """Take apart what `git diff-tree --stdin --raw --patch` prints for `count` commits.
+
+    A commit's part begins with its hash on a line of its own; nothing of a diff looks like that, since its lines begin
+    with a sign or a word.
+
+    Raises:
+        ValueError: the text holds another number of commits.
+    """
+    starts = [match.start() for match in _COMMIT_LINE.finditer(text)]
+    if len(starts) != count:
+        raise ValueError(f"git told of {len(starts)} commits, not of {count}")
+    for start, end in zip(starts, [*starts[1:], len(text)], strict=True):
+        part = text[start:end]
+        paths = frozenset(_unquoted(match[1]) for match in _RAW_LINE.finditer(part))
+        yield RevisionChange(paths=paths, hunks=parse_patch(part))
+
+
 def _hunk_text(lines: Iterator[str], *, old_lines: int, new_lines: int) -> str:
     """Take one hunk's lines: as many as its header counts, for a removed line `-- x` looks like a file header."""
     text: list[str] = []
@@ -59,7 +79,11 @@ def _hunk_text(lines: Iterator[str], *, old_lines: int, new_lines: int) -> str:
 
 def _path(line: str) -> str:
     """The path in a `--- a/...` or `+++ b/...` line."""
-    name = line[4:].rstrip("\t")  # git ends a name that holds a space with a tab
+    name = _unquoted(line[4:].rstrip("\t"))  # git ends a name that holds a space with a tab
+    return name if name == _NOWHERE else name[2:]
+
+
+def _unquoted(name: str) -> str:
     if name.startswith('"'):  # and quotes one that holds a control character, a quote or a backslash, as C does
         name = name[1:-1].encode().decode("unicode_escape").encode("latin-1").decode("utf-8", "replace")
-    return name if name == _NOWHERE else name[2:]
+    return name

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import difflib
+import itertools
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perfguard.model.errors import PerfguardError, UnknownRevisionError, UsageError
-from perfguard.model.revision import HistoryKind, Hunk, Revision, RevisionRange
+from perfguard.model.revision import HistoryKind, Hunk, Revision, RevisionChange, RevisionRange
 from perfguard.revisions.cachefiles import cache_errors
-from perfguard.revisions.patches import parse_patch
+from perfguard.revisions.patches import parse_changes, parse_patch
 from perfguard.revisions.stores import borrow_clone, inspect_clone, is_url, mirror_url, without_credentials
 from perfguard.revisions.worktrees import Worktrees
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from perfguard.model.progress import Progress
     from perfguard.revisions.gitcommand import Git
 
@@ -168,6 +172,22 @@ class Repository:
         options = ("--no-color", "--no-ext-diff", "--no-textconv", "--find-renames", "--unified=3", "--no-relative")
         prefixes = ("--src-prefix=a/", "--dst-prefix=b/", "--submodule=short", "--diff-algorithm=myers")
         return parse_patch(self._store.text("diff", "--patch", *options, *prefixes, base, revision.commit, "--"))
+
+    def changes(self, revisions: Sequence[Revision]) -> tuple[RevisionChange, ...]:
+        """What each of `revisions` changed against the one before it in the list; the first one's is empty.
+
+        One git process reads them all: 1,000 commits take seconds.
+        """
+        pairs = "".join(f"{new.commit} {old.commit}\n" for old, new in itertools.pairwise(revisions))
+        options = ("--no-color", "--no-ext-diff", "--no-textconv", "--no-renames", "--unified=3", "--no-relative")
+        prefixes = ("--src-prefix=a/", "--dst-prefix=b/", "--submodule=short", "--diff-algorithm=myers")
+        with tempfile.TemporaryFile() as stdin:
+            stdin.write(pairs.encode())
+            stdin.seek(0)
+            read = self._store.run(
+                "diff-tree", "--stdin", "-r", "--always", "--raw", "--patch", *options, *prefixes, stdin=stdin
+            )
+        return (RevisionChange(paths=frozenset(), hunks=()), *parse_changes(read.text, len(revisions) - 1))
 
     def remove_worktrees(self) -> None:
         """Remove every checked out tree of this repository from perfguard's cache."""

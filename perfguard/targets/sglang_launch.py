@@ -51,6 +51,10 @@ _DROPPED_VARIABLES = re.compile(
 )
 
 
+# The package under test, as it is imported.
+PACKAGE = "sglang"
+
+
 def find_source_root(source_tree: Path) -> Path:
     """Return the directory of a checkout or an unpacked release that goes on the import path.
 
@@ -104,6 +108,7 @@ def server_environment(
             "PYTHONNOUSERSITE": "1",
             "TMPDIR": str(temp_dir),
             "PERFGUARD_REPORT_DIR": str(report_dir),
+            "PERFGUARD_PACKAGE": PACKAGE,
             "PERFGUARD_VISION_TOWER": "zeros" if target.vision_tower is VisionTower.ZEROS else "real",
         }
         | dict(target.extra_environment)

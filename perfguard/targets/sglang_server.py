@@ -13,7 +13,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -60,6 +60,7 @@ class RunningServer:
         process: ManagedProcess,
         port: int,
         source_root: Path,
+        source_tree: Path,
         report_dir: Path,
         command: tuple[str, ...],
         start_s: float,
@@ -70,6 +71,7 @@ class RunningServer:
         self._process = process
         self._port = port
         self._source_root = source_root
+        self._source_tree = source_tree
         self._report_dir = report_dir
         self._command = command
         self._start_s = start_s
@@ -84,6 +86,7 @@ class RunningServer:
             start_s=self._start_s,
             stand_ins=read_stand_ins(self._report_dir),
             packages=self._packages,
+            loaded_files=read_loaded_files(self._report_dir, self._source_root, self._source_tree),
         )
 
     def processes(self) -> tuple[ServerProcess, ...]:
@@ -172,6 +175,7 @@ class LaunchedServer:
         self._target = target
         self._python = python
         self._source_root = sglang_launch.find_source_root(source_tree)
+        self._source_tree = source_tree.resolve()
         self._work_dir = work_dir.resolve()
         self._report_dir = self._work_dir / "inside"
         self._report_dir.mkdir(parents=True, exist_ok=True)
@@ -210,6 +214,7 @@ class LaunchedServer:
             process=self._process,
             port=self._port,
             source_root=self._source_root,
+            source_tree=self._source_tree,
             report_dir=self._report_dir,
             command=self._command,
             start_s=time.monotonic() - self._begin,
@@ -261,14 +266,30 @@ def start_server(
 def read_stand_ins(report_dir: Path) -> tuple[str, ...]:
     """Read what the server's processes recorded: each replaced thing and each stand-in kernel that was called, once."""
     found = set()
+    for entry in _records(report_dir):
+        if "replaced" in entry:
+            found.add(f"{entry['replaced']}: {entry['detail']}")
+        elif "called" in entry:
+            found.add(f"{entry['called']}: called, and raised, because it is a stand-in")
+    return tuple(sorted(found))
+
+
+def read_loaded_files(report_dir: Path, source_root: Path, source_tree: Path) -> tuple[str, ...]:
+    """Read which source files the server's processes imported, relative to the tree; `source_root` is below it."""
+    modules = {str(entry["loaded"]) for entry in _records(report_dir) if "loaded" in entry}
+    found = set()
+    for module in modules:
+        base = source_root.joinpath(*module.split("."))
+        for file in (base.with_suffix(".py"), base / "__init__.py"):
+            if file.is_file():
+                found.add(file.relative_to(source_tree).as_posix())
+    return tuple(sorted(found))
+
+
+def _records(report_dir: Path) -> Iterator[dict[str, Any]]:
     for file in report_dir.glob("*.jsonl"):
         for line in file.read_text(encoding="utf-8").splitlines():
-            entry = json.loads(line)
-            if "replaced" in entry:
-                found.add(f"{entry['replaced']}: {entry['detail']}")
-            elif "called" in entry:
-                found.add(f"{entry['called']}: called, and raised, because it is a stand-in")
-    return tuple(sorted(found))
+            yield json.loads(line)
 
 
 def _start_process(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +19,10 @@ from perfguard.model.result import BisectResult, BisectVerdict, Culprit, Directi
 from perfguard.model.revision import Revision
 from perfguard.model.trial import Trial
 from perfguard.search import Duel, DuelResult, DuelVerdict, Question, Search, SearchConfig, SearchResult
-from perfguard.workflows.compare import compare_stacks, duel_config, tell_effect, why_unknown
+from perfguard.workflows.compare import compare_stacks, duel_config, tell_effect, turned, why_unknown
 from perfguard.workflows.judge import Judge, run_info, summarise_revisions
 from perfguard.workflows.metrics import log_worse, user_effects
+from perfguard.workflows.narrowing import Narrowing
 from perfguard.workflows.session import Session
 from perfguard.workflows.setup import RunRequest, open_bench, open_range, open_store
 
@@ -42,8 +44,28 @@ class _Found:
     confidence: float
 
 
-def bisect(request: RunRequest, good_ref: str, bad_ref: str, direction: Direction, progress: Progress) -> BisectResult:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Located:
+    """Where the evidence metric moved, in indices of the whole range; `culprit` is None where it cannot tell."""
+
+    culprit: int | None
+    reason: str
+    credible_set: tuple[int, ...]
+    posterior: Floats
+
+
+def bisect(
+    request: RunRequest,
+    good_ref: str,
+    bad_ref: str,
+    direction: Direction,
+    progress: Progress,
+    *,
+    all_revisions: bool = False,
+) -> BisectResult:
     """Find the first revision after `good_ref` that is slower (or faster), up to `bad_ref`.
+
+    Revisions that touch no file that the servers load count as their parents, unless `all_revisions` is True.
 
     Raises:
         UsageError: a revision does not exist, both are the same, or good is not an ancestor of bad.
@@ -59,7 +81,8 @@ def bisect(request: RunRequest, good_ref: str, bad_ref: str, direction: Directio
             f"{len(revisions) - 1} candidates after {revisions[0].label}, up to {revisions[-1].label}; "
             f"scenario {request.scenario.name}; the run is kept in {request.run_dir}"
         )
-        run = _Bisect(request, session, revisions, direction)
+        narrowing = Narrowing(revisions, repository.changes(revisions), fold=not all_revisions)
+        run = _Bisect(request, session, revisions, direction, narrowing)
         found = run.find()
         hunks = repository.hunks(revisions[found.culprit]) if found.culprit is not None else ()
         culprit = (
@@ -74,12 +97,19 @@ class _Bisect:
     """One bisect in progress."""
 
     def __init__(
-        self, request: RunRequest, session: Session, revisions: tuple[Revision, ...], direction: Direction
+        self,
+        request: RunRequest,
+        session: Session,
+        revisions: tuple[Revision, ...],
+        direction: Direction,
+        narrowing: Narrowing,
     ) -> None:
         self._request = request
         self._session = session
         self._revisions = revisions
         self._direction = direction
+        self._narrowing = narrowing
+        self._duels: dict[tuple[Revision, Revision], DuelResult] = {}
         self._judge = Judge(session, revisions)
         self._value = log_worse(request.scenario.metric)
         self._limits = request.scenario.limits
@@ -107,8 +137,7 @@ class _Bisect:
             self._say("no frame moved beyond its noise: searching on the user metric")
             return self._on_user_metric()
         self._say(f"searching on CPU ms per request under {metric.function} in {metric.role}")
-        located = self._locate(metric)
-        return self._confirm(metric, located)
+        return self._locate_and_confirm(metric)
 
     def _duel(self, low: int, high: int) -> DuelResult:
         """Compare two revisions on the user metric."""
@@ -116,7 +145,10 @@ class _Bisect:
         left = self._limits.max_trials - len(self._session.trials)
         config = duel_config(question, self._limits, trials_left=left)
         duel = Duel(config, seed=self._request.seed + 1000 * low + high)
-        return self._session.duel(duel, (self._revisions[low], self._revisions[high]), self._value)
+        pair = (self._revisions[low], self._revisions[high])
+        if pair not in self._duels:
+            self._duels[pair] = self._session.duel(duel, pair, self._value)
+        return self._duels[pair]
 
     @property
     def _change(self) -> DuelVerdict:
@@ -155,32 +187,59 @@ class _Bisect:
             self._judge.evidence(trials, self._revisions[-1]),
         )
 
-    def _locate(self, metric: EvidenceMetric) -> SearchResult:
+    def _locate_and_confirm(self, metric: EvidenceMetric) -> _Found:
+        """Place the change and confirm it; again, if the servers in between load files that the ends' do not."""
+        found = self._confirm(metric, self._locate(metric))
+        while overlooked := self._narrowing.overlooked(self._session.trials):
+            self._say(f"{overlooked} more can matter: revisions in between load files that the ends do not")
+            found = self._confirm(metric, self._locate(metric))
+        return found
+
+    def _locate(self, metric: EvidenceMetric) -> _Located:
         """Place the revisions between the ends by the evidence metric: mostly one trial a revision."""
-        ends = dict(zip((0, len(self._revisions) - 1), self._ends(), strict=True))
-        values = {
-            index: [ms for trial in trials if not math.isnan(ms := metric_value(trial, metric))]
-            for index, trials in ends.items()
-        }
-        floor = ABSENT_FRAC * max(sum(ms) / len(ms) for ms in values.values())
+        good, bad = self._ends()
+        grown = compare_stacks(good, bad, confidence=self._limits.confidence, direction=self._direction)
+        if self._direction is Direction.IMPROVEMENT:
+            grown = tuple(turned(frame) for frame in grown)
+        measured = [metric_value(trial, metric) for trial in (*good, *bad)]
+        floor = ABSENT_FRAC * max(ms for ms in measured if not math.isnan(ms))
+        self._narrowing.look(self._session.trials)
+        closure = self._narrowing.closure
+        if closure.can_matter < len(self._revisions) - 1:
+            self._say(f"{closure.describe()}: the others touch no file that the servers load")
+        return self._place(metric, floor, self._narrowing.prior(grown))
+
+    def _place(self, metric: EvidenceMetric, floor: float, prior: Sequence[float]) -> _Located:
+        """Search among the revisions that can matter, with every trial that was profiled so far."""
+        closure, revisions = self._narrowing.closure, self._narrowing.representatives
         search = Search(
-            len(self._revisions),
+            len(revisions),
             self._config(gate=False, confirm=False, shared_level=True),
+            prior=prior,
             seed=self._request.seed,
         )
-        for index, measured in values.items():
-            for ms in measured:
-                search.observe(index, math.log(max(ms, floor)))
 
         def value(trial: Trial) -> float:
             evidence = self._judge.evidence_of(trial)
             ms = math.nan if evidence is None else metric_value(evidence, metric)
             return math.nan if math.isnan(ms) else math.log(max(ms, floor))
 
-        self._session.search(search, self._revisions, value)
-        return search.result()
+        index_of = {revision.commit: index for index, revision in enumerate(self._revisions)}
+        for trial in self._session.trials:
+            if not math.isnan(log_ms := value(trial)):
+                search.observe(closure.group(index_of[trial.revision]), log_ms)
+        self._session.search(search, revisions, value)
+        result = search.result()
+        posterior = np.zeros(len(self._revisions))
+        posterior[list(closure.representatives)] = result.posterior
+        return _Located(
+            culprit=None if result.culprit is None else closure.representatives[result.culprit],
+            reason=result.reason,
+            credible_set=tuple(closure.representatives[group] for group in result.credible_set),
+            posterior=posterior,
+        )
 
-    def _confirm(self, metric: EvidenceMetric, located: SearchResult) -> _Found:
+    def _confirm(self, metric: EvidenceMetric, located: _Located) -> _Found:
         """Compare the candidate with its parent on the user metric; both kinds of evidence must agree."""
         if located.culprit is None:
             return self._unknown(located, located.reason)
@@ -208,7 +267,7 @@ class _Bisect:
             confidence=confidence,
         )
 
-    def _unknown(self, result: SearchResult, reason: str) -> _Found:
+    def _unknown(self, result: SearchResult | _Located, reason: str) -> _Found:
         return _Found(
             verdict=BisectVerdict.UNKNOWN,
             reason=reason,

@@ -156,10 +156,10 @@ def compare_stacks(
     if direction is Direction.REGRESSION:
         return diff_profiles(costs_before, costs_after, confidence=confidence)
     # What shrank from before to after grew from after to before, and is listed first that way.
-    return tuple(_turned(frame) for frame in diff_profiles(costs_after, costs_before, confidence=confidence))
+    return tuple(turned(frame) for frame in diff_profiles(costs_after, costs_before, confidence=confidence))
 
 
-def _turned(frame: GrownFrame) -> GrownFrame:
+def turned(frame: GrownFrame) -> GrownFrame:
     """Exchange the sides of a frame's change."""
     return GrownFrame(
         frame=frame.frame,

@@ -6,6 +6,7 @@ JSON lines in `PERFGUARD_REPORT_DIR`, one file a process:
     {"pid": 1, "replaced": "torchvision", "detail": "..."}     something stands in for the real thing
     {"pid": 1, "called": "sgl_kernel.rmsnorm"}                 a stand-in kernel was asked to compute
     {"pid": 1, "shm": "psm_1", "inode": 7}                     a shared-memory segment was created
+    {"pid": 1, "loaded": "sglang.srt.server_args"}             a module of the package under test is being imported
 """
 
 import ctypes
@@ -38,7 +39,7 @@ def install():
     }
     if os.environ.get("PERFGUARD_VISION_TOWER") == "zeros":
         around["sglang.srt.models.qwen2_5_vl"] = _answer_vision_tower_with_zeros
-    sys.meta_path.insert(0, _ImportInterceptor(around))
+    sys.meta_path.insert(0, _ImportInterceptor(around, os.environ.get("PERFGUARD_PACKAGE", "")))
 
 
 def run_shadowed_sitecustomize():
@@ -67,12 +68,18 @@ def record(**fields):
 
 
 class _ImportInterceptor:
-    """A finder that lets the others find a module, and runs `around[name](module, execute)` in place of its execution."""
+    """A finder that lets the others find a module, and runs `around[name](module, execute)` in place of its execution.
 
-    def __init__(self, around):
+    It sees every first import, and writes down those of `package`: only commits that touch such a file can matter.
+    """
+
+    def __init__(self, around, package):
         self._around = around
+        self._package = package
 
     def find_spec(self, name, path=None, target=None):
+        if self._package and name.partition(".")[0] == self._package:
+            record(loaded=name)
         around = self._around.get(name)
         if around is None:
             return None

@@ -312,6 +312,21 @@ def test_hunks_of_a_merge_are_what_it_brought_in(repo, opened):
     assert [hunk.path for hunk in opened.hunks(opened.resolve("main"))] == ["side.py"]
 
 
+def test_changes_of_a_range_are_those_of_its_revisions_one_by_one(repo, opened):
+    repo.git("checkout", "--quiet", "-b", "side")
+    repo.commit("s1", side_py="x = 1\n")
+    repo.git("checkout", "--quiet", "main")
+    repo.git("merge", "--quiet", "--no-ff", "--message", "merge side", "side")
+    repo.git("commit", "--quiet", "--allow-empty", "--message", "nothing")
+    repo.git("mv", "side.py", "a \u00fc.py")
+    repo.git("commit", "--quiet", "--message", "move")
+    revisions = opened.between("v0", "main").revisions
+    first, *changes = opened.changes(revisions)
+    assert (first.paths, first.hunks) == (frozenset(), ())
+    assert [change.hunks for change in changes[:5]] == [opened.hunks(revision) for revision in revisions[1:6]]
+    assert [change.paths for change in changes[-3:]] == [{"side.py"}, set(), {"side.py", "a \u00fc.py"}]
+
+
 def test_hunks_ignore_the_users_diff_settings(repo, cache_dir, recorder, tmp_path, monkeypatch):
     settings = tmp_path / "gitconfig"
     settings.write_text(

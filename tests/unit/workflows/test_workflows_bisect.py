@@ -1,5 +1,6 @@
 """The bisect and compare workflows over a simulated server: right answers, and a resume that repeats nothing."""
 
+import dataclasses
 import itertools
 import math
 
@@ -11,7 +12,7 @@ from perfguard.load.schedule import build_phases
 from perfguard.model.errors import PerfguardError, UsageError
 from perfguard.model.progress import Silent
 from perfguard.model.result import BisectVerdict, CompareVerdict, Direction
-from perfguard.model.revision import HistoryKind, Revision, RevisionRange
+from perfguard.model.revision import HistoryKind, Revision, RevisionChange, RevisionRange
 from perfguard.model.trial import Trial, Untestable
 from perfguard.revisions.environments import Environment
 from perfguard.workflows import bisect as bisect_module
@@ -42,6 +43,7 @@ class FakeRepository:
             for i in range(count)
         )
         self._tree = tree
+        self.touched = {}
 
     def resolve(self, ref):
         return next(r for r in self.revisions if r.label == ref)
@@ -57,6 +59,12 @@ class FakeRepository:
     def hunks(self, _revision):
         return ()
 
+    def changes(self, revisions):
+        """What each revision changed: documents, where the test does not say otherwise."""
+        return tuple(
+            RevisionChange(paths=frozenset(self.touched.get(int(r.commit), {"docs/a.md"})), hunks=()) for r in revisions
+        )
+
 
 class World:
     """A simulated server: throughput falls by `effect`, and a frame appears, from `culprit` on."""
@@ -68,7 +76,13 @@ class World:
         self.untestable = untestable
         self.ran = []
         self.started = []
+        self.loads = {}
         self.die_after = None
+
+    def loading(self, index, samples):
+        """Add the files that the server of revision `index` loads."""
+        files = self.loads.get(index, self.loads.get("all", ()))
+        return dataclasses.replace(samples, server=dataclasses.replace(samples.server, loaded_files=tuple(files)))
 
     def servers(self, bench):
         """Stand in for `Servers`: starts cost nothing."""
@@ -106,7 +120,7 @@ class World:
                 number,
                 block,
                 revision.commit,
-                make_samples(throughput, (("rank-0", key),) if profile else (), cpu_s=cpu),
+                self.loading(index, make_samples(throughput, (("rank-0", key),) if profile else (), cpu_s=cpu)),
                 start=start,
             )
         bench.store.add_trial(trial)
@@ -157,8 +171,9 @@ def lab(tmp_path, monkeypatch):
     schedules = build_phases(scenario.load)
     monkeypatch.setattr(judge_module, "site_packages", lambda _environment: packages)
 
-    def run(workflow, world, *arguments, count=12, resume=False, folder="run", seed=0):
+    def run(workflow, world, *arguments, count=12, resume=False, folder="run", seed=0, touched=None):
         repository = FakeRepository(count, tree)
+        repository.touched = touched or {}
 
         def bench(request, _repository, store, progress):
             return Bench(
@@ -301,3 +316,29 @@ def test_trials_run_in_blocks_of_random_order(lab):
 def test_comparing_a_revision_with_itself_is_refused(lab):
     with pytest.raises(PerfguardError, match="same revision"):
         lab(compare, World(1), "r0", "r0", count=2)
+
+
+def test_revisions_that_touch_nothing_that_is_loaded_are_not_measured(lab):
+    world = World(5)
+    world.loads = {"all": ["server/scheduler.py"]}
+    touched = {3: {"server/scheduler.py"}, 5: {"server/scheduler.py", "docs/a.md"}, 9: {"server/scheduler.py"}}
+    result = lab(bisect, world, "r0", "r11", Direction.REGRESSION, touched=touched)
+    assert result.culprit.revision.label == "r5"
+    # Folded ones are measured only as the culprit's parent.
+    assert {index for _, index in world.ran} <= {0, 3, 4, 5, 9, 11}
+
+
+def test_a_culprit_in_a_file_that_only_revisions_in_between_load_is_found(lab):
+    world = World(6)
+    lazily = ["server/scheduler.py", "server/lazy.py"]
+    world.loads = {"all": ["server/scheduler.py"], **dict.fromkeys(range(6, 11), lazily)}
+    touched = {3: {"server/scheduler.py"}, 6: {"server/lazy.py"}, 7: {"server/scheduler.py"}}
+    result = lab(bisect, world, "r0", "r11", Direction.REGRESSION, touched=touched)
+    assert result.culprit.revision.label == "r6"
+
+
+def test_where_nothing_seems_to_matter_all_revisions_are_searched(lab):
+    world = World(4)
+    world.loads = {"all": ["server/scheduler.py"]}
+    result = lab(bisect, world, "r0", "r11", Direction.REGRESSION)
+    assert result.culprit.revision.label == "r4"
