@@ -10,7 +10,7 @@ from pathlib import Path
 
 from perfguard.load.client import generator_veto, run_load
 from perfguard.load.schedule import PhasedSchedule, Schedule
-from perfguard.model.errors import UntestableError
+from perfguard.model.errors import MissingTrialError, UntestableError
 from perfguard.model.progress import Progress
 from perfguard.model.revision import Revision
 from perfguard.model.scenario import Scenario, Strategy
@@ -40,7 +40,8 @@ FAILED_REQUESTS_LIMIT_FRAC = 0.01
 class Bench:
     """Everything trials share: what to run, with what, and where results go.
 
-    `environment` is what servers run in, `model_path` the model on disk, `port` a fixed port or None.
+    `environment` is what servers run in, `model_path` the model on disk, `port` a fixed port or None. With
+    `replay` no server is started.
     """
 
     scenario: Scenario
@@ -51,6 +52,7 @@ class Bench:
     store: RunStore
     progress: Progress
     port: int | None
+    replay: bool = False
 
 
 def run_trial(bench: Bench, revision: Revision, *, number: int, block: int, strategy: Strategy, profile: bool) -> Trial:
@@ -58,7 +60,12 @@ def run_trial(bench: Bench, revision: Revision, *, number: int, block: int, stra
 
     A revision that does not import, start, answer or drain, and a load generator that could not keep up, end as
     `Untestable`; what is wrong with perfguard itself or the machine is raised.
+
+    Raises:
+        MissingTrialError: the run is only judged again, and this trial is not kept.
     """
+    if bench.replay:
+        raise MissingTrialError(number)
     started_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
     clock = time.monotonic()
     outcome: TrialOutcome
