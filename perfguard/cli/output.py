@@ -22,6 +22,7 @@ from perfguard.report.render import write_report
 from perfguard.report.text import print_result
 from perfguard.revisions.installers import InstallerName
 from perfguard.workflows.places import new_run_dir, newest_run_dir
+from perfguard.workflows.replay import keep_result
 from perfguard.workflows.setup import RunRequest
 
 REPORT = "report.html"
@@ -101,6 +102,7 @@ class Output:
     def show(self, result: AnyResult) -> None:
         """Write every face of the result, its report and its JSON document into the run's folder, and print it."""
         report = self._request.run_dir / REPORT
+        keep_result(result, self._request.run_dir)
         document = write_result(result, report)
         write_faces(result, report, self._faces)
         self.progress.close()

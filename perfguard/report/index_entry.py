@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import msgspec
 
 from perfguard.model.errors import UsageError
-from perfguard.model.result import BisectResult, CompareResult
+from perfguard.model.result import BisectResult, BisectVerdict, CompareResult, CompareVerdict, Effect
 from perfguard.report.clean import AnyResult, clean
 from perfguard.report.document import write_document
 from perfguard.report.index_page import IndexEntry
@@ -20,7 +20,7 @@ from perfguard.report.words import counted
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from perfguard.model.result import Effect, RevisionSummary
+    from perfguard.model.result import RevisionSummary
 
 ENTRY = "index-entry.json"
 
@@ -83,14 +83,23 @@ def read_entries(folder: Path, index_dir: Path) -> tuple[tuple[IndexEntry, ...],
     left_out = [path.parent for path in sorted(folder.rglob("run.sqlite")) if not path.with_name(ENTRY).exists()]
     for path in sorted(folder.rglob(ENTRY)):
         try:
-            entry = msgspec.json.decode(path.read_bytes(), type=IndexEntry)
-        except (OSError, msgspec.DecodeError):
+            entry = _read(path)
+        except (OSError, TypeError, ValueError, msgspec.MsgspecError):
             left_out.append(path.parent)
             continue
         entries.append(replace(entry, path=_path_from(index_dir, path.with_name(entry.path))))
     if not entries:
         raise UsageError(f"{folder} holds no finished run", hint="`perfguard report RUN_DIR` makes the report of one")
     return tuple(entries), tuple(left_out)
+
+
+def _read(path: Path) -> IndexEntry:
+    fields = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    verdicts = {"bisect": BisectVerdict, "compare": CompareVerdict}.get(fields.get("kind", ""))
+    verdict = verdicts(fields.pop("verdict", None)) if verdicts else None
+    hints = get_type_hints(IndexEntry)
+    known = {name: msgspec.convert(value, hints[name]) for name, value in fields.items() if name in hints}
+    return IndexEntry(**{**known, "verdict": verdict})
 
 
 def _path_from(folder: Path, path: Path) -> str:

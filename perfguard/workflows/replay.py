@@ -5,10 +5,13 @@ No server is started. So a report can be made again by a newer perfguard, and a 
 
 from __future__ import annotations
 
+import gzip
 import re
 import shlex
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import msgspec
 
@@ -17,7 +20,8 @@ from perfguard.model.progress import Progress
 from perfguard.model.result import BisectResult, CompareResult, Direction, RunResult
 from perfguard.model.scenario import Scenario
 from perfguard.model.trial import Trial, Untestable
-from perfguard.report.clean import clean_text
+from perfguard.report.clean import AnyResult, clean, clean_text
+from perfguard.report.document import write_bytes
 from perfguard.revisions.installers import InstallerName
 from perfguard.store import RunStore
 from perfguard.workflows.bisect import bisect
@@ -27,6 +31,19 @@ from perfguard.workflows.metrics import user_value
 from perfguard.workflows.setup import RunRequest
 
 _REPEATS = re.compile(r"run x(\d+)")
+
+
+KEPT = "judged.json.gz"
+KEPT_VERSION = 1
+_KINDS: dict[str, type[AnyResult]] = {kind.__name__: kind for kind in (BisectResult, CompareResult, RunResult)}
+
+
+class _KeptResult(msgspec.Struct, frozen=True):
+    """What `keep_result` wrote; `result` is converted once its kind is known."""
+
+    version: int
+    kind: str
+    result: dict[str, Any]
 
 
 class _Kept(msgspec.Struct, frozen=True):
@@ -148,22 +165,60 @@ def _without_run_dir(command: str) -> str:
     return shlex.join(kept)
 
 
-def replay(run_dir: Path, progress: Progress) -> BisectResult | CompareResult | RunResult:
+def replay(run_dir: Path, progress: Progress) -> AnyResult:
     """Judge the run in `run_dir` again and give its result; nothing is measured.
+
+    Where it cannot be judged again (its clone is gone, or another version of perfguard chose its trials), what was
+    concluded when it was measured is given as it was kept.
 
     Raises:
         MissingTrialError: the run is not finished; the hint says how to go on.
-        UsageError: the folder holds no run that can be judged again.
+        UsageError: the folder holds no run.
     """
     run = read_run(run_dir)
     try:
         return _decide(run, progress)
-    except MissingTrialError as error:
-        error.hint = f"{len(run.trials)} are kept; continue with: {run.resume_command}"
+    except PerfguardError as error:
+        kept = read_result(run)
+        if kept is not None:
+            progress.say(f"cannot be judged again, so what was concluded then is shown: {error.message}")
+            return kept
+        if isinstance(error, MissingTrialError):
+            error.hint = f"{len(run.trials)} trials are kept; continue with: {run.resume_command}"
         raise
 
 
-def _decide(run: StoredRun, progress: Progress) -> BisectResult | CompareResult | RunResult:
+def keep_result(result: AnyResult, run_dir: Path) -> None:
+    """Keep what a run concluded beside its trials, which stand in the store and are not written twice.
+
+    Raises:
+        PerfguardError: the folder cannot be written.
+    """
+    shown = clean(result, home=str(Path.home()))  # as every face shows it: no secret is kept, and all of it is UTF-8
+    fields = {name: getattr(shown, name) for name in _hints(type(shown))}
+    body = msgspec.json.encode({"version": KEPT_VERSION, "kind": type(shown).__name__, "result": fields})
+    write_bytes(gzip.compress(body, mtime=0), run_dir / KEPT)
+
+
+def read_result(run: StoredRun) -> AnyResult | None:
+    """Give what a run concluded when it was measured; None where that was not kept, or by another version."""
+    try:
+        kept = msgspec.json.decode(gzip.decompress((run.request.run_dir / KEPT).read_bytes()), type=_KeptResult)
+        if kept.version != KEPT_VERSION or kept.kind not in _KINDS:
+            return None
+        kind = _KINDS[kept.kind]
+        fields = {name: msgspec.convert(kept.result[name], hint) for name, hint in _hints(kind).items()}
+    except (OSError, EOFError, KeyError, zlib.error, msgspec.MsgspecError):
+        return None
+    return kind(**fields, trials=run.trials)
+
+
+def _hints(kind: type[AnyResult]) -> dict[str, Any]:
+    """Give the fields of a result that are kept with it, and their types: all but the trials."""
+    return {name: hint for name, hint in get_type_hints(kind).items() if name != "trials"}
+
+
+def _decide(run: StoredRun, progress: Progress) -> AnyResult:
     name, _, parameter = run.verb.partition(" ")
     # A branch may have moved since; a commit has not. A history of releases knows versions only.
     refs = run.request.refs if run.request.repo is None else run.revisions
