@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +40,7 @@ def entry_of(result: AnyResult, path: str) -> IndexEntry:
             run=shown.run,
             verdict=None,
             sentence=f"{counted(measured(shown.trials), 'revision')} measured side by side.",
-            metric_mean=last.metric_mean if last else None,
+            metric_mean=_mean_of(last.revision.commit, shown.revisions) if last else None,
             revision=last.revision.label if last else "",
             untestable=untestable,
         )
@@ -96,7 +97,8 @@ def read_entries(folder: Path, index_dir: Path) -> tuple[tuple[IndexEntry, ...],
 def _read(path: Path) -> IndexEntry:
     fields = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
     verdicts = {"bisect": BisectVerdict, "compare": CompareVerdict}.get(fields.get("kind", ""))
-    verdict = verdicts(fields.pop("verdict", None)) if verdicts else None
+    said = fields.pop("verdict", None)
+    verdict = verdicts(said) if verdicts else None
     hints = get_type_hints(IndexEntry)
     known = {name: msgspec.convert(value, hints[name]) for name, value in fields.items() if name in hints}
     return IndexEntry(**{**known, "verdict": verdict})
@@ -107,8 +109,11 @@ def _path_from(folder: Path, path: Path) -> str:
 
 
 def _decisive(effects: Sequence[Effect], metric: str) -> Effect | None:
-    return next((each for each in effects if each.metric == metric), effects[0] if effects else None)
+    """Give the effect on the run's own metric, where it is a number: JSON has no others."""
+    finite = [each for each in effects if all(map(math.isfinite, (each.ratio, each.low, each.high)))]
+    return next((each for each in finite if each.metric == metric), finite[0] if finite else None)
 
 
 def _mean_of(commit: str, revisions: Sequence[RevisionSummary]) -> float | None:
-    return next((each.metric_mean for each in revisions if each.revision.commit == commit), None)
+    mean = next((each.metric_mean for each in revisions if each.revision.commit == commit), None)
+    return mean if mean is not None and math.isfinite(mean) else None

@@ -22,7 +22,7 @@ from perfguard.workflows.record import process_sites
 
 _MICROSECONDS = Unit(name="microseconds", amount="microseconds", symbol="us", key="us")
 _THREAD_COLUMNS = (">tid", "thread", ">running", ">polling", ">ready, no core", ">GIL held", ">GIL wait", ">off CPU")
-_MOST_THREADS = 12  # of a process that are listed by themselves in the flamegraph; all are in its sum
+_MOST_THREADS = 12  # of a process that are told apart in the flamegraph
 
 
 def recording_report(recording: Recording, output_dir: Path) -> ProfileReport:
@@ -32,12 +32,11 @@ def recording_report(recording: Recording, output_dir: Path) -> ProfileReport:
     profiles = [profile for process in processes for profile in _process_profiles(process, output_dir)]
     kept = sum(process.stack_samples for process in processes)
     lost = sum(process.stack_samples_lost for process in processes)
+    counted = "1 process was" if len(processes) == 1 else f"{len(processes)} processes were"
     said = "; ".join(finding.effect for finding in recording.findings) or "no rule fired"
     return ProfileReport(
         title=f"perfguard record: {', '.join(process.role for process in processes)}",
-        sentence=f"{len(processes)} processes were recorded for {recording.duration_s:.1f} s: {said}.".replace(
-            "..", "."
-        ),
+        sentence=f"{counted} recorded for {recording.duration_s:.1f} s: {said.rstrip('.')}.",
         facts=(
             f"{recording.looks} looks at every thread, {recording.late_looks} late",
             f"{lost:,} of {lost + kept:,} stack samples lost",
@@ -87,23 +86,22 @@ def analysis_report(analysis: Analysis, command: str) -> ProfileReport:
 
 
 def _process_profiles(process: RecordedProcess, output_dir: Path) -> list[RoleProfile]:
-    """Give a process's stacks, and those of its busiest threads by themselves where it has several."""
+    """Give a process's stacks, by thread where it has several."""
     if process.stacks is None:
         return []
     stacks = parse_folded((output_dir / process.stacks).read_text(encoding="utf-8"))
     sites = process_sites(process.pid)
     whole = f"{process.role} ({process.pid})"
-    by_thread: dict[tuple[int, str], list[Stack]] = {}
+    by_thread: dict[str, list[Stack]] = {}
     for stack in stacks:
-        by_thread.setdefault((stack.tid, stack.thread), []).append(stack)
-    profiles = [_role_profile(whole, stacks, sites)]
-    if len(by_thread) > 1:
-        busiest = sorted(by_thread.items(), key=lambda item: -sum(stack.samples for stack in item[1]))
-        profiles += [
-            _role_profile(f"{whole}, thread {tid} {name}".rstrip(), of_thread, sites)
-            for (tid, name), of_thread in busiest[:_MOST_THREADS]
-        ]
-    return profiles
+        by_thread.setdefault(f"{stack.tid} {stack.thread}".strip(), []).append(stack)
+    if len(by_thread) == 1:
+        return [_role_profile(whole, stacks, sites)]
+    busiest = sorted(by_thread.items(), key=lambda item: -sum(stack.samples for stack in item[1]))
+    others = [stack for _, of_thread in busiest[_MOST_THREADS:] for stack in of_thread]
+    shown = busiest[:_MOST_THREADS] + ([("all others", others)] if others else [])
+    # The viewer adds the threads of a process up by this name.
+    return [_role_profile(f"{whole}, thread {name}", of_thread, sites) for name, of_thread in shown]
 
 
 def _role_profile(role: str, stacks: Sequence[Stack], sites: CallSites) -> RoleProfile:
@@ -149,7 +147,7 @@ def _thread_finding(finding: ThreadFinding) -> Finding:
         rule=finding.rule,
         role=finding.role,
         fired=True,
-        effect=f"{finding.effect} Helps: {finding.advice}",
+        effect=f"{finding.effect.rstrip('.')}. What helps: {finding.advice}.",
         threshold=f"{finding.threshold:.3g}",
         evidence=(Evidence(what=where, unit="frac", before=math.nan, after=finding.value),),
     )

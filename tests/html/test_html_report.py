@@ -99,3 +99,17 @@ def test_print_leaves_out_the_controls(visit):
     assert not any(each.is_visible() for each in page.locator(".tools, .options, .show, #flame-path").all())
     assert page.locator(".banner .sentence").is_visible()
     assert page.locator("#flame-graph").is_visible()
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
+def test_the_first_screen_answers_and_leads_to_the_stack(visit, width, height):
+    page = visit("bisect", width=width)
+    answers = page.locator(".answers div")
+    assert answers.count() == 4
+    for place in range(4):
+        box = answers.nth(place).bounding_box()
+        assert box["y"] + box["height"] <= height
+        assert box["x"] + box["width"] <= width
+    answers.last.locator("button.show").click()
+    assert page.locator("#flame-search").input_value()
+    assert "match" in page.locator("#flame-matches").inner_text()

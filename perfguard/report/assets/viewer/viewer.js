@@ -6,6 +6,7 @@ import { barAt, byRow, layout } from "./layout.js";
 import { writeLink } from "./link.js";
 import { forgetTheme, paint, ROW_PX } from "./paint.js";
 import { asksForLine, matched, matching, nextMatch } from "./search.js";
+import { wholeOf } from "./profile.js";
 import { hideTip, showTip } from "./tip.js";
 import { functionOf, nameHash, number, percent, counted, ratio, shorten, signed } from "./words.js";
 
@@ -35,7 +36,7 @@ export class Viewer {
       .filter((each) => each[2]).map(([low, high]) => sign * (low + high) / 2));
     const used = (role) => Math.max(...role.self.map((self) => self.reduce((sum, value) => sum + value, 0)));
     const ranked = this.profiles.roles.map((role) => [most(role, 1), most(role, -1), used(role), role.name]);
-    return ranked.sort((a, b) => b[0] - a[0] || b[1] - a[1] || b[2] - a[2])[0][3];
+    return wholeOf(this.profiles, ranked.sort((a, b) => b[0] - a[0] || b[1] - a[1] || b[2] - a[2])[0][3]);
   }
 
   // Takes new values of the state and draws what they change.
