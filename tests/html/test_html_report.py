@@ -71,7 +71,7 @@ CONTRASTS = """() => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["bisect", "unknown", "no_change", "run"])
+@pytest.mark.parametrize("name", ["bisect", "unknown"])
 def test_text_can_be_read_in_light_and_dark(visit, scheme, name):
     page = visit(name, scheme=scheme)
     paper = luminance(page.evaluate("getComputedStyle(document.body).backgroundColor"))
@@ -83,9 +83,8 @@ def test_text_can_be_read_in_light_and_dark(visit, scheme, name):
         assert (light + 0.05) / (dark + 0.05) >= 4.5, (what, ink, ground)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1200, 390])
-def test_screenshots_are_not_blank(visit, scheme, width, tmp_path):
+@pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])
+def test_screenshots_are_not_blank(visit, width, scheme, tmp_path):
     page = visit("bisect", width=width, scheme=scheme)
     shot = page.screenshot(path=tmp_path / "report.png", full_page=True)
     assert len(shot) > 50_000
