@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "report"))
 
 import sample_results
 
+from perfguard.cli.main import run_cli
 from perfguard.report.index_entry import write_entry
 from perfguard.store import RunStore
 from perfguard.workflows.scenarios import load_scenario
@@ -42,6 +44,17 @@ def perfguard(tmp_path):
         )
 
     return call
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Run in this process, in an empty folder: starting Python for each of many mistakes takes a second each."""
+    monkeypatch.setenv("PERFGUARD_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("PERFGUARD_RUNS_DIR", str(tmp_path / "runs"))
+    monkeypatch.chdir(tmp_path)
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 def make_clone(path, commits=3):
@@ -122,12 +135,13 @@ def test_env_is_empty_at_first(perfguard):
         (["log"], "Missing argument"),
     ],
 )
-def test_a_mistake_is_one_clear_line_and_exit_129(perfguard, arguments, says):
-    done = perfguard(*arguments)
-    assert done.returncode == 129, done.stderr
-    assert says in done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
+def test_a_mistake_is_one_clear_line_and_exit_129(here, capsys, arguments, says):
+    code = run_cli(arguments)
+    said = capsys.readouterr()
+    assert code == 129, said.err
+    assert says in said.err
+    assert "Traceback" not in said.err
+    assert said.out == ""
 
 
 def test_mistakes_in_a_clone(perfguard, tmp_path):
