@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,12 +14,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from perfguard.cli.options import JsonOption, VerboseOption
+from perfguard.cli.faces import check_file
+from perfguard.cli.options import JsonOption, PageOption, VerboseOption
 from perfguard.evidence.reading import WeightUnit
 from perfguard.evidence.summary import ProfileSummary
 from perfguard.model.errors import EXIT_OK, EXIT_REGRESSION
 from perfguard.report.clean import clean_text
+from perfguard.report.profile_page import write_profile
 from perfguard.workflows.analyze import Analysis, analysis_document, analyze
+from perfguard.workflows.profile_report import analysis_report
 
 _SHOWN = 10
 
@@ -34,11 +38,16 @@ def analyze_command(
     call_rules: Annotated[
         Path | None, typer.Option(help="A TOML file that says what the server's own functions do.")
     ] = None,
+    report: PageOption = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,  # noqa: ARG001 - read where errors are caught
 ) -> int:
     """Summarise and judge profiles that any tool recorded; exit code 1 if a rule fires."""
+    if report is not None:
+        check_file("--report", report)
     analysis = analyze(profiles, source, call_rules)
+    if report is not None:
+        write_profile(analysis_report(analysis, shlex.join(["perfguard", *sys.argv[1:]])), report)
     if as_json:
         sys.stdout.write(json.dumps(analysis_document(analysis), indent=2, allow_nan=False) + "\n")
     else:

@@ -13,6 +13,8 @@ from perfguard.cli.options import (
     Installer,
     InstallerOption,
     JsonOption,
+    JunitOption,
+    MarkdownOption,
     MaxTrialsOption,
     MinEffectOption,
     ModelOption,
@@ -22,6 +24,7 @@ from perfguard.cli.options import (
     RepoOption,
     ResumeOption,
     RunDirOption,
+    SarifOption,
     ScenarioChanges,
     ScenarioOption,
     SeedOption,
@@ -54,11 +57,15 @@ def bisect_command(
     tp: TpOption = None,
     port: PortOption = None,
     installer: InstallerOption = Installer.PIP,
+    markdown: MarkdownOption = None,
+    junit: JunitOption = None,
+    sarif: SarifOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,  # noqa: ARG001 - read where errors are caught
 ) -> int:
     """Find the revision between GOOD and BAD that made the server slower, and show the stack that did it."""
+    from perfguard.cli.faces import Faces
     from perfguard.cli.output import Output, make_request
     from perfguard.workflows.bisect import bisect
 
@@ -81,7 +88,8 @@ def bisect_command(
         port=port,
         installer=installer.value,
     )
-    with Output(request, as_json=as_json, quiet=quiet) as output:
+    faces = Faces(markdown=markdown, junit=junit, sarif=sarif)
+    with Output(request, as_json=as_json, quiet=quiet, faces=faces) as output:
         result = bisect(request, good, bad, find, output.progress, all_revisions=all_revisions)
         output.show(result)
     return EXIT_INCONCLUSIVE if result.verdict is BisectVerdict.UNKNOWN else EXIT_OK

@@ -13,6 +13,8 @@ from perfguard.cli.options import (
     Installer,
     InstallerOption,
     JsonOption,
+    JunitOption,
+    MarkdownOption,
     MaxTrialsOption,
     MinEffectOption,
     ModelOption,
@@ -22,6 +24,7 @@ from perfguard.cli.options import (
     RepoOption,
     ResumeOption,
     RunDirOption,
+    SarifOption,
     ScenarioChanges,
     ScenarioOption,
     SeedOption,
@@ -50,11 +53,15 @@ def compare_command(
     tp: TpOption = None,
     port: PortOption = None,
     installer: InstallerOption = Installer.PIP,
+    markdown: MarkdownOption = None,
+    junit: JunitOption = None,
+    sarif: SarifOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,  # noqa: ARG001 - read where errors are caught
 ) -> int:
     """Measure two revisions in interleaved blocks and say whether CANDIDATE is slower; exit code 1 if it is."""
+    from perfguard.cli.faces import Faces
     from perfguard.cli.output import Output, make_request
     from perfguard.workflows.compare import compare
 
@@ -77,7 +84,8 @@ def compare_command(
         port=port,
         installer=installer.value,
     )
-    with Output(request, as_json=as_json, quiet=quiet) as output:
+    faces = Faces(markdown=markdown, junit=junit, sarif=sarif)
+    with Output(request, as_json=as_json, quiet=quiet, faces=faces) as output:
         result = compare(request, baseline, candidate, output.progress)
         output.show(result)
     if result.verdict is CompareVerdict.UNKNOWN:

@@ -10,15 +10,19 @@ from types import TracebackType
 
 from rich.console import Console
 
+from perfguard.cli.faces import Faces, check_faces, write_faces
 from perfguard.cli.progress import make_progress
 from perfguard.model.errors import UsageError
-from perfguard.model.result import BisectResult, CompareResult, RunResult
 from perfguard.model.scenario import Scenario
+from perfguard.report.clean import AnyResult
+from perfguard.report.document import write_document
+from perfguard.report.index_entry import write_entry
 from perfguard.report.jsonable import to_json_document
 from perfguard.report.render import write_report
 from perfguard.report.text import print_result
 from perfguard.revisions.installers import InstallerName
 from perfguard.workflows.places import new_run_dir, newest_run_dir
+from perfguard.workflows.replay import keep_result
 from perfguard.workflows.setup import RunRequest
 
 REPORT = "report.html"
@@ -59,16 +63,23 @@ def make_request(
         seed=seed,
         port=port,
         installer=installer,
+        refs=words[1:],
     )
 
 
 class Output:
     """Progress on stderr while a run goes on; the result on stdout when it is there."""
 
-    def __init__(self, request: RunRequest, *, as_json: bool, quiet: bool) -> None:
-        """Tell about `request`."""
+    def __init__(self, request: RunRequest, *, as_json: bool, quiet: bool, faces: Faces) -> None:
+        """Tell about `request`.
+
+        Raises:
+            UsageError: one of `faces` cannot be written; better now than after hours of measuring.
+        """
+        check_faces(faces)
         self._request = request
         self._as_json = as_json
+        self._faces = faces
         self._errors = Console(stderr=True)
         self.progress = make_progress(self._errors, quiet=quiet)
 
@@ -88,15 +99,35 @@ class Output:
                 soft_wrap=True,
             )
 
-    def show(self, result: BisectResult | CompareResult | RunResult) -> None:
-        """Write the report and the JSON document into the run's folder, and print the result."""
-        report = write_report(result, self._request.run_dir / REPORT)
-        document = json.dumps(to_json_document(result, report), indent=2, allow_nan=False)
-        (self._request.run_dir / RESULT).write_text(document + "\n", encoding="utf-8")
+    def show(self, result: AnyResult) -> None:
+        """Write every face of the result, its report and its JSON document into the run's folder, and print it."""
+        report = self._request.run_dir / REPORT
+        keep_result(result, self._request.run_dir)
+        document = write_result(result, report)
+        write_faces(result, report, self._faces)
         self.progress.close()
-        if self._as_json:
-            sys.stdout.write(document + "\n")
-            return
-        console = Console()
-        print_result(result, console)
-        console.print(f"Report: {report}", highlight=False, soft_wrap=True)
+        print_outcome(result, report, document if self._as_json else None)
+
+
+def write_result(result: AnyResult, report: Path, *, beside: bool = True) -> str:
+    """Write the report, and `beside` it the JSON document and what an index needs; gives the document.
+
+    Raises:
+        PerfguardError: the folder cannot be written.
+    """
+    write_report(result, report)
+    document = json.dumps(to_json_document(result, report), indent=2, allow_nan=False)
+    if beside:
+        write_document(document + "\n", report.with_name(RESULT))
+        write_entry(result, report)
+    return document
+
+
+def print_outcome(result: AnyResult, report: Path, document: str | None) -> None:
+    """Print the result on stdout: `document` where it is given, and text with where the report lies otherwise."""
+    if document is not None:
+        sys.stdout.write(document + "\n")
+        return
+    console = Console()
+    print_result(result, console)
+    console.print(f"Report: {report}", highlight=False, markup=False, soft_wrap=True)

@@ -10,11 +10,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from perfguard.cli.options import JsonOption, QuietOption, VerboseOption
+from perfguard.cli.faces import check_file
+from perfguard.cli.options import JsonOption, PageOption, QuietOption, VerboseOption
 from perfguard.cli.record_table import print_recording
 from perfguard.model.errors import EXIT_OK, UsageError
+from perfguard.report.profile_page import write_profile
 from perfguard.workflows.live import find_by_name, find_by_pid
 from perfguard.workflows.places import new_run_dir
+from perfguard.workflows.profile_report import recording_report
 from perfguard.workflows.record import RecordRequest, record, to_json
 
 
@@ -29,6 +32,7 @@ def record_command(
     output: Annotated[
         Path | None, typer.Option(help="Where the data goes. Default: ./perfguard-runs/record-WHAT-TIME.")
     ] = None,
+    report: PageOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,  # noqa: ARG001 - read where errors are caught
@@ -48,6 +52,8 @@ def record_command(
     output_dir = (output or new_run_dir("record", what)).resolve()
     if output_dir.exists() and not output_dir.is_dir():
         raise UsageError(f"--output {output} is not a folder", hint="name a folder; it is made where it is missing")
+    if report is not None:
+        check_file("--report", report)
     if not quiet:
         watched = ", ".join(f"{process.pid} ({process.title})" for process in processes[:8])
         more = f" and {len(processes) - 8} more" if len(processes) > 8 else ""  # noqa: PLR2004 - what fits on a line
@@ -64,6 +70,8 @@ def record_command(
             output_dir=output_dir,
         )
     )
+    if report is not None:
+        write_profile(recording_report(recording, output_dir), report)
     if as_json:
         sys.stdout.write(to_json(recording).decode())
     else:

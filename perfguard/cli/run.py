@@ -13,6 +13,8 @@ from perfguard.cli.options import (
     Installer,
     InstallerOption,
     JsonOption,
+    JunitOption,
+    MarkdownOption,
     ModelOption,
     PackageOption,
     PortOption,
@@ -20,6 +22,7 @@ from perfguard.cli.options import (
     RepoOption,
     ResumeOption,
     RunDirOption,
+    SarifOption,
     ScenarioChanges,
     ScenarioOption,
     SeedOption,
@@ -46,11 +49,15 @@ def run_command(
     tp: TpOption = None,
     port: PortOption = None,
     installer: InstallerOption = Installer.PIP,
+    markdown: MarkdownOption = None,
+    junit: JunitOption = None,
+    sarif: SarifOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,  # noqa: ARG001 - read where errors are caught
 ) -> int:
     """Measure REVISIONS under one load and print the table; no verdict."""
+    from perfguard.cli.faces import Faces
     from perfguard.cli.output import Output, make_request
     from perfguard.workflows.measure import measure
 
@@ -71,7 +78,8 @@ def run_command(
         port=port,
         installer=installer.value,
     )
-    with Output(request, as_json=as_json, quiet=quiet) as output:
+    faces = Faces(markdown=markdown, junit=junit, sarif=sarif)
+    with Output(request, as_json=as_json, quiet=quiet, faces=faces) as output:
         result = measure(request, tuple(revisions), repeats, output.progress)
         output.show(result)
     failed = any(isinstance(trial.outcome, Untestable) for trial in result.trials)

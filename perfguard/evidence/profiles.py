@@ -66,14 +66,20 @@ def prune(stacks: Mapping[Names, float], *, max_stacks: int) -> dict[Names, floa
 
 def _merge_role(role: str, trials: Sequence[TrialEvidence], *, max_stacks: int) -> RoleProfile:
     merged: dict[Names, float] = {}
+    classes: dict[Names, str] = {}
     for trial in trials:
-        for frames, cost_ms in trial.roles[role].costs.working.items():
+        evidence = trial.roles[role]
+        for frames, cost_ms in evidence.costs.working.items():
             names = tuple(str(frame) for frame in frames)
             merged[names] = merged.get(names, 0.0) + cost_ms / len(trials)
+            if frames in evidence.stack_class:
+                classes[names] = evidence.stack_class[frames].value
     kept = prune(merged, max_stacks=max_stacks)
     return RoleProfile(
         role=role,
         samples=sum(trial.roles[role].costs.samples for trial in trials),
         trials=len(trials),
         stacks=tuple(sorted(kept.items())),
+        # What was folded into a caller is of no one class.
+        classes=tuple(classes.get(names, "") for names in sorted(kept)) if classes else (),
     )

@@ -49,6 +49,15 @@ class UntestableError(PerfguardError):
         self.log_tail = log_tail
 
 
+class MissingTrialError(PerfguardError):
+    """A run that is only judged again needs trial `number`, which it does not hold."""
+
+    exit_code = EXIT_INCONCLUSIVE
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"trial {number} is missing: the run is not finished")
+
+
 class InterruptedRunError(PerfguardError):
     """Ctrl-C or SIGTERM: the state is saved and the run can be resumed."""
 

@@ -132,7 +132,9 @@ def posterior_chart(result: BisectResult) -> Chart | None:
         ),
         None,
     )
-    title = f"Posterior over {words.counted(len(values), 'revision')}: which one made the difference"
+    title = f"Posterior over {words.counted(len(values), 'revision')}: where the stacks changed"
+    if result.culprit is not None and result.culprit.posterior < max(values):
+        title += f"; with the check against its parent, {words.share(result.culprit.posterior, 1.0)}"
     with drawing():
         figure, axes = new_figure(height_in=2.6)
         shown = [place for place, value in enumerate(values) if value >= _SMALLEST_BAR]

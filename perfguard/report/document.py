@@ -55,17 +55,26 @@ def write_document(document: str, path: Path) -> Path:
     Raises:
         PerfguardError: the file cannot be written there.
     """
+    return write_bytes(document.encode(), path)
+
+
+def write_bytes(data: bytes, path: Path) -> Path:
+    """Write `data` to `path` in one step; gives `path`.
+
+    Raises:
+        PerfguardError: the file cannot be written there.
+    """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            unfinished.write_text(document, encoding="utf-8")
+            unfinished.write_bytes(data)
             unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)
     except OSError as error:
         raise PerfguardError(
-            f"cannot write the report to {path}: {error.strerror or error}",
+            f"cannot write to {path}: {error.strerror or error}",
             hint="name a file in a directory that exists and that you may write to",
         ) from error
     return path

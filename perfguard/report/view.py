@@ -19,6 +19,7 @@ from perfguard.model.result import (
 )
 from perfguard.model.trial import Completed, Trial
 from perfguard.report import rows, words
+from perfguard.report.answers import Answer, answers, check_command, frames_of, parent_of
 from perfguard.report.flame import Side
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Banner:
     label: str
     sentence: str
     facts: tuple[str, ...]
+    answers: tuple[Answer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +74,10 @@ class Suspect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CulpritView:
-    """The culprit's commit, and what it changed. `hidden_lines` of its diff are not shown."""
+    """The culprit's commit, what it changed, and the `frames` in the files it touched whose cost changed.
+
+    `hidden_lines` of its diff are not shown.
+    """
 
     label: str
     commit: str
@@ -80,6 +85,7 @@ class CulpritView:
     author: str
     committed_at: str
     posterior: str
+    frames: tuple[rows.FrameRow, ...]
     hunks: tuple[HunkView, ...]
     hidden_lines: int
 
@@ -89,6 +95,7 @@ class Page:
     """Everything a page or a terminal shows of one result. `kind` is `bisect`, `compare` or `run`.
 
     `hidden_frames` more functions than `frames` were compared; the viewer's own table and the JSON document have all.
+    `check` is the command that compares the culprit with its parent again, or empty.
     """
 
     kind: str
@@ -110,6 +117,7 @@ class Page:
     device_note: str
     lost: str
     wall: str
+    check: str
     has_posterior: bool
     has_evidence: bool
     has_strategies: bool
@@ -135,7 +143,7 @@ def build_page(result: AnyResult) -> Page:
         metric=words.metric_name(run.metric),
         metric_unit=words.metric_unit(run.metric),
         effects=rows.effect_rows(judged.effects, run) if judged else (),
-        culprit=_culprit_view(culprit) if culprit else None,
+        culprit=_culprit_view(culprit, frames) if culprit else None,
         suspects=_suspects(result) if isinstance(result, BisectResult) else (),
         findings=rows.finding_rows(judged.findings) if judged else (),
         frames=frames[:_MOST_FRAMES],
@@ -147,6 +155,7 @@ def build_page(result: AnyResult) -> Page:
         device_note=CPU_RUN_NOTE if run.stand_ins else "",
         lost=_lost(run),
         wall=words.seconds(run.wall_s),
+        check=check_command(result),
         has_posterior=any(row.posterior for row in revision_rows),
         has_evidence=any(row.evidence != words.NOT_MEASURED for row in revision_rows),
         has_strategies=any(row.strategy for row in trials),
@@ -190,7 +199,14 @@ def _banner(result: AnyResult) -> Banner:
     facts.append(f"scenario {words.one_line(result.run.scenario, 80)}")
     facts.append(_lost(result.run))
     facts.append(CPU_RUN_NOTE.rstrip(".") if result.run.stand_ins else "no stand-ins")
-    return Banner(look=look, sign=sign, label=label, sentence=words.shorten(sentence, 1000), facts=tuple(facts))
+    return Banner(
+        look=look,
+        sign=sign,
+        label=label,
+        sentence=words.shorten(sentence, 1000),
+        facts=tuple(facts),
+        answers=answers(result),
+    )
 
 
 def measured(trials: Iterable[Trial]) -> int:
@@ -240,7 +256,7 @@ def _suspects(result: BisectResult) -> tuple[Suspect, ...]:
     )
 
 
-def _culprit_view(culprit: Culprit) -> CulpritView:
+def _culprit_view(culprit: Culprit, frames: tuple[rows.FrameRow, ...]) -> CulpritView:
     room = _HUNK_LINES_LIMIT
     hidden = 0
     hunks: list[HunkView] = []
@@ -260,6 +276,7 @@ def _culprit_view(culprit: Culprit) -> CulpritView:
         author=words.one_line(revision.author, 200),
         committed_at=words.one_line(revision.committed_at, 60),
         posterior=words.share(culprit.posterior, 1.0),
+        frames=frames_of(culprit, frames),
         hunks=tuple(hunks),
         hidden_lines=hidden,
     )
@@ -276,6 +293,8 @@ def _sides(result: AnyResult) -> tuple[Side, ...]:
         before, after = "the good side", "the bad side"  # its ends, or the culprit and its parent
         if isinstance(result, CompareResult):
             before, after = result.baseline.label, result.candidate.label
+        elif result.culprit is not None and (parent := parent_of(result)) is not None:
+            before, after = f"{parent.label}, its parent", f"{result.culprit.revision.label}, the culprit"
         sides = (
             Side(name="Before", label=before, profiles=result.baseline_profiles),
             Side(name="After", label=after, profiles=result.candidate_profiles),

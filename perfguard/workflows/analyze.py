@@ -27,10 +27,12 @@ MS_PER_REQUEST = "ms_per_request"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Analysis:
-    """Profiles that were summarised and judged."""
+    """Profiles that were summarised and judged; `profiles` are the same as read, and `sites` what classed them."""
 
     summaries: tuple[ProfileSummary, ...]
     findings: tuple[ProfileFinding, ...]
+    profiles: tuple[ReadProfile, ...]
+    sites: CallSites
 
     @property
     def fired(self) -> bool:
@@ -82,13 +84,19 @@ def analyze(places: Sequence[str], source: Path | None, call_rules: Path | None 
     """
     sites = _sites(source, call_rules)
     config = RuleConfig()
-    summaries = []
+    summaries, profiles = [], []
     for path in find_profiles(places):
         with collector_paused():
             profile = read_file(path)
             summary = summarise(profile, sites, name=str(path), role=role_of(path), confidence=config.confidence)
         summaries.append(summary)
-    return Analysis(summaries=tuple(summaries), findings=judge_profiles(summaries, config))
+        profiles.append(profile)
+    return Analysis(
+        summaries=tuple(summaries),
+        findings=judge_profiles(summaries, config),
+        profiles=tuple(profiles),
+        sites=sites,
+    )
 
 
 def diff(request: DiffRequest) -> Diff:

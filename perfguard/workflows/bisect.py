@@ -26,6 +26,9 @@ from perfguard.workflows.narrowing import Narrowing
 from perfguard.workflows.session import Session
 from perfguard.workflows.setup import RunRequest, open_bench, open_range, open_store
 
+# How a run that folds nothing is told from one that does, in the store.
+ALL_REVISIONS = "all-revisions"
+
 Floats = npt.NDArray[np.float64]
 
 # An evidence metric below this share of its larger end counts as this share: the log of "absent" must be a number.
@@ -70,11 +73,12 @@ def bisect(
     Raises:
         UsageError: a revision does not exist, both are the same, or good is not an ancestor of bad.
     """
+    verb = f"bisect {direction.value}" + (f" {ALL_REVISIONS}" if all_revisions else "")
     repository = open_range(request, good_ref, bad_ref, progress)
     history = repository.between(good_ref, bad_ref)
     revisions = history.revisions
     with (
-        open_store(request, f"bisect {direction.value}", revisions) as store,
+        open_store(request, verb, revisions) as store,
         Session(open_bench(request, repository, store, progress)) as session,
     ):
         progress.say(

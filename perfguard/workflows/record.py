@@ -242,7 +242,7 @@ def _top_frames(tid: int, stacks: Sequence[Stack]) -> tuple[TopFrame, ...]:
 
 def _polling_of_running(stacks: Sequence[Stack], pid: int) -> dict[int, float]:
     """Return by thread id the share of its samples that were polling, by the source that the process itself sees."""
-    sites = CallSites(_ProcessSources(pid))
+    sites = process_sites(pid)
     seen: Counter[int] = Counter()
     polled: Counter[int] = Counter()
     for stack in stacks:
@@ -251,6 +251,11 @@ def _polling_of_running(stacks: Sequence[Stack], pid: int) -> dict[int, float]:
             if sites.stack(stack.frames).call_class is CallClass.POLL:
                 polled[stack.tid] += stack.samples
     return {tid: polled[tid] / samples for tid, samples in seen.items()}
+
+
+def process_sites(pid: int) -> CallSites:
+    """Class the stacks of a live process by the source that it itself sees."""
+    return CallSites(_ProcessSources(pid))
 
 
 class _ProcessSources:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from perfguard.model.errors import PerfguardError
+from perfguard.model.errors import MissingTrialError, PerfguardError
 from perfguard.model.revision import Revision
 from perfguard.model.scenario import Strategy
 from perfguard.model.trial import Completed, Trial, Untestable
@@ -66,6 +66,7 @@ class Session:
 
         Raises:
             PerfguardError: the store holds another trial at this place.
+            MissingTrialError: the run is only judged again, and this trial is not kept.
         """
         number = len(self._trials) + 1
         if number <= len(self._kept):
@@ -76,6 +77,8 @@ class Session:
                     hint="the run was made by another version of perfguard or the scenario: start anew",
                 )
         else:
+            if self.bench.replay:
+                raise MissingTrialError(number)
             if self._stale or not self._servers.is_up(self._wanted):
                 first_start = 1 + max((trial.start for trial in self._trials), default=0)
                 self._servers.restart(self._wanted, first_start=first_start)

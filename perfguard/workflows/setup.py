@@ -33,7 +33,8 @@ from perfguard.workflows.trial import Bench
 class RunRequest:
     """What every measuring verb is asked: where, with what, and how.
 
-    `command` is the command line that repeats the run, `run_dir` its folder; `resume` continues the run in it.
+    `command` is the command line that repeats the run, `run_dir` its folder; `resume` continues the run in it. `refs`
+    are the revisions as they were named. With `replay` nothing is run: a trial that is not kept is an error.
     """
 
     command: str
@@ -45,6 +46,8 @@ class RunRequest:
     seed: int
     port: int | None
     installer: InstallerName
+    refs: tuple[str, ...] = ()
+    replay: bool = False
 
 
 def open_range(request: RunRequest, good: str, bad: str, progress: Progress) -> Repository:
@@ -74,7 +77,7 @@ def open_store(request: RunRequest, verb: str, revisions: tuple[Revision, ...]) 
         "seed": request.seed,
     }
     if not request.resume:
-        return RunStore.create(request.run_dir, settings)
+        return RunStore.create(request.run_dir, {**settings, "request": kept_request(request)})
     store = RunStore.open(request.run_dir)
     kept = store.settings()
     for key, wanted in settings.items():
@@ -85,6 +88,19 @@ def open_store(request: RunRequest, verb: str, revisions: tuple[Revision, ...]) 
                 hint="repeat the command that began it (see its report), or start anew without --resume",
             )
     return store
+
+
+def kept_request(request: RunRequest) -> dict[str, Any]:
+    """Give what a run keeps of its request, so that it can be told and judged again without its command line."""
+    repo = request.repo
+    return {
+        "command": request.command,
+        # What was named from the folder that perfguard started in means nothing elsewhere; a URL stays.
+        "repo": str(Path(repo).resolve()) if repo is not None and Path(repo).exists() else repo,
+        "package": request.package,
+        "refs": list(request.refs),
+        "installer": request.installer,
+    }
 
 
 def open_bench(request: RunRequest, repository: Repository, store: RunStore, progress: Progress) -> Bench:
@@ -99,6 +115,7 @@ def open_bench(request: RunRequest, repository: Repository, store: RunStore, pro
         store=store,
         progress=progress,
         port=request.port,
+        replay=request.replay,
     )
 
 

@@ -32,7 +32,8 @@ FAILED_REQUESTS_LIMIT_FRAC = 0.01
 class Bench:
     """Everything trials share: what to run, with what, and where results go.
 
-    `environment` is what servers run in, `model_path` the model on disk, `port` a fixed port or None.
+    `environment` is what servers run in, `model_path` the model on disk, `port` a fixed port or None. With
+    `replay` no server is started.
     """
 
     scenario: Scenario
@@ -43,6 +44,7 @@ class Bench:
     store: RunStore
     progress: Progress
     port: int | None
+    replay: bool = False
 
 
 def run_trial(bench: Bench, server: RunningServer, work_dir: Path, *, first: bool, profile: bool) -> Samples:

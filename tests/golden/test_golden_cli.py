@@ -2,12 +2,24 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
+import msgspec
 import pytest
 
-VERBS = ("bisect", "compare", "run", "scenarios", "doctor", "env")
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "report"))
+
+import sample_results
+
+from perfguard.cli.main import run_cli
+from perfguard.report.index_entry import write_entry
+from perfguard.store import RunStore
+from perfguard.workflows.scenarios import load_scenario
+
+VERBS = ("bisect", "compare", "run", "record", "analyze", "report", "log", "scenarios", "doctor", "env")
 
 
 @pytest.fixture
@@ -32,6 +44,17 @@ def perfguard(tmp_path):
         )
 
     return call
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Run in this process, in an empty folder: starting Python for each of many mistakes takes a second each."""
+    monkeypatch.setenv("PERFGUARD_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("PERFGUARD_RUNS_DIR", str(tmp_path / "runs"))
+    monkeypatch.chdir(tmp_path)
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 def make_clone(path, commits=3):
@@ -98,14 +121,27 @@ def test_env_is_empty_at_first(perfguard):
         (["bisect", "a", "b", "--resume"], "no run of"),
         (["bisect", "a", "b", "--repo", "/nonexistent"], "/nonexistent"),
         (["compare", "a", "b", "--repo", "."], "git repository"),
+        (["bisect", "a", "b", "--markdown", "/nonexistent/a.md"], "--markdown /nonexistent/a.md: there is no folder"),
+        (["compare", "a", "b", "--junit", "."], "--junit . is a folder"),
+        (["run", "a", "--sarif", "."], "--sarif . is a folder"),
+        (["analyze", "a", "--report", "."], "--report . is a folder"),
+        (["record", "--pid", "1", "--report", "/nonexistent/a.html"], "there is no folder"),
+        (["report"], "name a run's folder"),
+        (["report", "."], "holds no run"),
+        (["report", "--index", "/nonexistent"], "no folder /nonexistent"),
+        (["report", ".", "--index", "."], "--index makes"),
+        (["report", "--index", ".", "--sarif", "a"], "--index makes"),
+        (["log", "."], "holds no run"),
+        (["log"], "Missing argument"),
     ],
 )
-def test_a_mistake_is_one_clear_line_and_exit_129(perfguard, arguments, says):
-    done = perfguard(*arguments)
-    assert done.returncode == 129, done.stderr
-    assert says in done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
+def test_a_mistake_is_one_clear_line_and_exit_129(here, capsys, arguments, says):
+    code = run_cli(arguments)
+    said = capsys.readouterr()
+    assert code == 129, said.err
+    assert says in said.err
+    assert "Traceback" not in said.err
+    assert said.out == ""
 
 
 def test_mistakes_in_a_clone(perfguard, tmp_path):
@@ -131,3 +167,59 @@ def test_verbose_adds_the_traceback(perfguard):
     done = perfguard("bisect", "a", "b", "--resume", "-v")
     assert done.returncode == 129
     assert "Traceback" in done.stderr
+
+
+def make_unfinished_run(path):
+    """Make the folder of a comparison that was killed before its first trial."""
+    settings = {
+        "verb": "compare",
+        "revisions": ["a" * 40, "b" * 40],
+        "scenario": msgspec.to_builtins(load_scenario("mm-small-images")),
+        "seed": 0,
+        "request": {
+            "command": "perfguard compare a b --run-dir 'my run'",
+            "repo": "/nonexistent",
+            "package": "sglang",
+            "refs": ["a", "b"],
+            "installer": "pip",
+        },
+    }
+    RunStore.create(path, settings).close()
+
+
+def test_the_log_of_a_run_is_a_shell_script(perfguard, tmp_path):
+    make_unfinished_run(tmp_path / "my run")
+    done = perfguard("log", "my run")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line for line in done.stdout.splitlines() if not line.startswith("#")] == ["perfguard compare a b"]
+    assert f"perfguard compare a b --resume --run-dir '{tmp_path}/my run'" in done.stdout
+
+
+def test_a_report_whose_clone_is_gone_says_so(perfguard, tmp_path):
+    make_unfinished_run(tmp_path / "run")
+    done = perfguard("report", "run")
+    assert done.returncode == 129
+    assert "/nonexistent" in done.stderr
+    assert not (tmp_path / "run" / "report.html").exists()
+
+
+def test_profiles_become_a_page(perfguard, tmp_path):
+    (tmp_path / "rank-0.raw").write_text("main (a.py:1);work (a.py:5) 90\nmain (a.py:1) 10\n")
+    done = perfguard("analyze", "rank-0.raw", "--report", "page.html")
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "page.html").read_text()
+    assert "What the samples of rank-0.raw were doing" in page
+    assert 'id="flame-data"' in page
+
+
+def test_the_index_needs_finished_runs(perfguard, tmp_path):
+    make_unfinished_run(tmp_path / "runs" / "one")
+    done = perfguard("report", "--index", "runs")
+    assert done.returncode == 129
+    assert "holds no finished run" in done.stderr
+    write_entry(sample_results.compare_result(), tmp_path / "runs" / "two" / "report.html")
+    done = perfguard("report", "--index", "runs", "--output", "all.html")
+    assert done.returncode == 0, done.stderr
+    assert "Index of 1 runs" in done.stdout
+    assert "left out: runs/one has no result yet" in done.stderr
+    assert 'href="./runs/two/report.html"' in (tmp_path / "all.html").read_text()

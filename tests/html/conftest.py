@@ -89,19 +89,32 @@ def make_report(tmp_path):
     return make
 
 
+@pytest.fixture(scope="module")
+def window(browser):
+    """A window of a size and a colour scheme; one of each is kept, since making one takes longer than most tests."""
+    contexts = {}
+
+    def of(width, scheme, script):
+        if (width, scheme, script) not in contexts:
+            contexts[width, scheme, script] = browser.new_context(
+                viewport={"width": width, "height": 900}, color_scheme=scheme, java_script_enabled=script
+            )
+        return contexts[width, scheme, script]
+
+    yield of
+    for context in contexts.values():
+        context.close()
+
+
 @pytest.fixture
-def visit(browser, written):
+def visit(window, written):
     """Open a report; unless `watched` is False it must ask for nothing, run nothing and complain of nothing.
 
     `name` is a sample's, or a path.
     """
-    contexts, troubles = [], []
+    pages, troubles = [], []
 
     def go(name, *, width=1200, scheme="light", script=True, watched=True, link=""):
-        context = browser.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=scheme, java_script_enabled=script
-        )
-        contexts.append(context)
         url = (name if isinstance(name, Path) else written(name)).as_uri()
         note = troubles.append if watched else (lambda _trouble: None)
 
@@ -112,8 +125,9 @@ def visit(browser, written):
                 note(f"request: {asked.request.url}")
                 asked.abort()
 
-        context.route("**/*", route)
-        page = context.new_page()
+        page = window(width, scheme, script).new_page()
+        pages.append(page)
+        page.route("**/*", route)
         page.on("console", lambda message: None if _READBACK in message.text else note(f"console: {message.text}"))
         page.on("pageerror", lambda error: note(f"error: {error}"))
         page.on("dialog", lambda dialog: (note(f"dialog: {dialog.message}"), dialog.dismiss()))
@@ -124,6 +138,6 @@ def visit(browser, written):
         return page
 
     yield go
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.close()
     assert troubles == []

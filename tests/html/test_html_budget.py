@@ -17,6 +17,8 @@ from perfguard.report.render import write_report
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "report"))
 
+pytestmark = pytest.mark.slow  # twenty seconds: a profile of a million samples is made, written and drawn
+
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):

@@ -6,6 +6,8 @@ import pytest
 import sample_results as samples
 from viewer_page import bars, choose, hover, names
 
+from perfguard.model.result import RoleProfile
+from perfguard.report.flame import Side
 from perfguard.report.index_page import write_index
 from perfguard.report.profile_page import write_profile
 
@@ -44,6 +46,24 @@ def test_one_side_is_one_view_in_its_own_unit(visit, profile):
     assert page.locator("#flame-status").inner_text().startswith("% of the process: 100,")
     page.locator(".finding button.show").first.click()
     assert any("broadcast_object_list" in name for name in names(page))
+
+
+def test_threads_of_a_process_can_be_told_apart_and_add_up(visit, tmp_path):
+    def thread(name, cost):
+        return RoleProfile(
+            role=f"server (7), thread {name}", samples=cost, trials=1, stacks=((("run (a.py:1)",), cost),)
+        )
+
+    side = Side(name="Recorded", label="now", profiles=(thread("8 first", 30), thread("9 second", 12)))
+    page = visit(write_profile(samples.profile_report(sides=(side,)), tmp_path / "threads.html"))
+    assert page.locator("#flame-role option").all_text_contents() == [
+        "server (7), 2 threads added up",
+        "server (7), thread 8 first",
+        "server (7), thread 9 second",
+    ]
+    assert page.locator("#flame-status").inner_text().startswith("samples: 42.0,")
+    page.locator("#flame-role").select_option(label="server (7), thread 9 second")
+    assert page.locator("#flame-status").inner_text().startswith("samples: 12.0,")
 
 
 def rows(page):

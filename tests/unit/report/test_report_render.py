@@ -144,7 +144,7 @@ def test_a_lone_surrogate_does_not_break_the_file(samples, tmp_path):
 
 def test_a_place_that_cannot_be_written_is_one_clear_line(samples, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(PerfguardError, match=r"cannot write the report to .*file/report.html: ") as caught:
+    with pytest.raises(PerfguardError, match=r"cannot write to .*file/report.html: ") as caught:
         write_report(samples.unknown_result(), tmp_path / "file" / "report.html")
     assert caught.value.hint
 

@@ -8,6 +8,15 @@ export const own = (object, key) =>
 export const ALL_RANKS = "*ranks";
 export const ALL_ROLES = "*all";
 const RANK = /^rank-\d+$/;
+const THREAD = /^(.*), thread /s; // how report pages name a thread's stacks; `*of:` names the sum of a process's threads
+const SUM_OF = "*of:";
+
+// What a role is opened as: the process that it is a thread of, or itself.
+export const wholeOf = (profiles, role) => {
+  const [, process] = role.match(THREAD) || [];
+  const sum = SUM_OF + process;
+  return profiles.choices.some(([value]) => value === sum) ? sum : role;
+};
 
 async function inflated(text) {
   const letters = atob(text);
@@ -56,6 +65,11 @@ export async function readProfiles(text) {
   const data = await inflated(text);
   const roles = data.roles.map(unpackRole);
   const ranks = roles.filter((role) => RANK.test(role.name));
+  const threads = new Map(); // process -> its threads
+  for (const role of roles) {
+    const [, process] = role.name.match(THREAD) || [];
+    if (process !== undefined) threads.set(process, [...(threads.get(process) || []), role]);
+  }
   return {
     sides: data.sides, frames: data.frames, classes: data.classes, changes: data.changes, ownPackage: data.own_package, unit: data.unit,
     isOwn: Uint8Array.from(data.own), roles,
@@ -63,12 +77,13 @@ export async function readProfiles(text) {
     byFunction: keyed(data.frames, functionOf),
     // What can be chosen: every role, equal ranks added up, and all processes.
     choices: [
+      ...[...threads].map(([process, of]) => [SUM_OF + process, process + ", " + of.length + " threads added up"]),
       ...roles.map((role) => [role.name, role.name]),
       ...(ranks.length > 1 ? [[ALL_RANKS, ranks.length + " ranks, added up"]] : []),
-      ...(roles.length > Math.max(1, ranks.length) ? [[ALL_ROLES, "all processes, added up"]] : []),
+      ...(roles.length > Math.max(1, ranks.length) && threads.size !== 1 ? [[ALL_ROLES, "all processes, added up"]] : []),
     ],
     rolesOf: (choice) =>
-      choice === ALL_ROLES ? roles : choice === ALL_RANKS ? ranks : roles.filter((role) => role.name === choice),
+      choice.startsWith(SUM_OF) ? threads.get(choice.slice(SUM_OF.length)) || [] : choice === ALL_ROLES ? roles : choice === ALL_RANKS ? ranks : roles.filter((role) => role.name === choice),
   };
 }
 

@@ -6,6 +6,7 @@ import { barAt, byRow, layout } from "./layout.js";
 import { writeLink } from "./link.js";
 import { forgetTheme, paint, ROW_PX } from "./paint.js";
 import { asksForLine, matched, matching, nextMatch } from "./search.js";
+import { wholeOf } from "./profile.js";
 import { hideTip, showTip } from "./tip.js";
 import { functionOf, nameHash, number, percent, counted, ratio, shorten, signed } from "./words.js";
 
@@ -27,14 +28,15 @@ export class Viewer {
     Object.defineProperty(this.canvas, "bars", { get: () => this.described() });
   }
 
-  // The role with the largest significant change opens; where none is significant, the one that used most.
+  // The role in which something grew most, beyond the noise, opens; where nothing grew, the one in which something
+  // shrank most; where nothing is significant, the one that used most.
   mostChanged() {
     const changes = new Map(Object.entries(this.profiles.changes));
-    const most = ({ name }) => Math.max(0, ...Object.values(changes.get(name) || {})
-      .filter((each) => each[2]).map((each) => Math.max(Math.abs(each[0]), Math.abs(each[1]))));
+    const most = ({ name }, sign) => Math.max(0, ...Object.values(changes.get(name) || {})
+      .filter((each) => each[2]).map(([low, high]) => sign * (low + high) / 2));
     const used = (role) => Math.max(...role.self.map((self) => self.reduce((sum, value) => sum + value, 0)));
-    const ranked = this.profiles.roles.map((role) => [most(role), used(role), role.name]);
-    return ranked.sort((a, b) => b[0] - a[0] || b[1] - a[1])[0][2];
+    const ranked = this.profiles.roles.map((role) => [most(role, 1), most(role, -1), used(role), role.name]);
+    return wholeOf(this.profiles, ranked.sort((a, b) => b[0] - a[0] || b[1] - a[1] || b[2] - a[2])[0][3]);
   }
 
   // Takes new values of the state and draws what they change.
