@@ -185,6 +185,7 @@ def lab(tmp_path, monkeypatch):
                 store=store,
                 progress=progress,
                 port=None,
+                replay=request.replay,
             )
 
         monkeypatch.setattr(bisect_module, "open_range", lambda *_: repository)

@@ -22,7 +22,16 @@ from perfguard.workflows import session as session_module
 from perfguard.workflows.bisect import bisect
 from perfguard.workflows.compare import compare
 from perfguard.workflows.replay import KEPT, keep_result, log_lines, read_result, read_run, replay
-from perfguard.workflows.trial import run_trial
+
+
+class NoServers:
+    """Servers that must not be asked for."""
+
+    def __init__(self, _bench):
+        pass
+
+    def close(self):
+        """Nothing runs."""
 
 
 class Told:
@@ -41,7 +50,7 @@ class Told:
 
 @pytest.fixture
 def finished(lab, tmp_path, monkeypatch):  # noqa: F811 - the fixture
-    """Run a workflow to its end; from then on the real `run_trial` stands there, which must never start a server."""
+    """Run a workflow to its end; from then on no server can be had."""
 
     def run(workflow, *arguments, die_after=None, count=12):
         world = World(4)
@@ -57,22 +66,10 @@ def finished(lab, tmp_path, monkeypatch):  # noqa: F811 - the fixture
             settings = settings.replace('"refs":[]', '"refs":["' + '","'.join(refs) + '"]')
             database.execute("UPDATE meta SET value = ? WHERE key = 'settings'", (settings,))
         database.close()
-        real = session_module.run_trial
-        assert real is world
-
-        def refuse(bench, revision, **named):
-            assert run_trial(bench_in_replay(bench), revision, **named) is None
-
-        monkeypatch.setattr(session_module, "run_trial", refuse)
+        monkeypatch.setattr(session_module, "Servers", NoServers)
         return result
 
     return run
-
-
-def bench_in_replay(bench):
-    import dataclasses  # noqa: PLC0415 - of this helper only
-
-    return dataclasses.replace(bench, replay=True)  # the laboratory makes its benches by itself
 
 
 def test_a_finished_run_is_judged_again_without_a_server(finished, tmp_path):
@@ -108,7 +105,7 @@ def test_what_was_concluded_is_shown_where_it_cannot_be_judged_again(finished, t
     first = finished(bisect, "r0", "r11", Direction.REGRESSION)
     keep_result(first, tmp_path / "run")
 
-    def gone(*_):
+    def gone(*_, **_named):
         raise UsageError("the clone is gone")
 
     monkeypatch.setattr(replay_module, "bisect", gone)
