@@ -7,7 +7,7 @@ which ran without it: the sampler only lends the share of each thread that was p
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from perfguard.evidence.callrules import GENERIC_RULES, CallRules
@@ -48,13 +48,14 @@ class RoleEvidence:
     """The stacks of one role: their costs, the CPU milliseconds per request of each class, and of each deciding line.
 
     `site_ms` is keyed by class and the deciding frame. `loop_block_ms` holds what an asyncio loop's thread spent in
-    calls that do not yield, by the deciding frame; it is None where no loop was seen.
+    calls that do not yield, by the deciding frame; it is None where no loop was seen. `stack_class` has every stack.
     """
 
     costs: StackCosts
     class_ms: Mapping[CallClass, float]
     site_ms: Mapping[tuple[CallClass, Frame], float]
     loop_block_ms: Mapping[Frame, float] | None = None
+    stack_class: Mapping[tuple[Frame, ...], CallClass] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +155,13 @@ def _role_evidence(
         if verdict.site is not None:
             key = (verdict.call_class, verdict.site)
             site_ms[key] = site_ms.get(key, 0.0) + cost_ms
-    return RoleEvidence(costs=costs, class_ms=class_ms, site_ms=site_ms, loop_block_ms=loop_block_ms)
+    return RoleEvidence(
+        costs=costs,
+        class_ms=class_ms,
+        site_ms=site_ms,
+        loop_block_ms=loop_block_ms,
+        stack_class={frames: verdict.call_class for frames, verdict in classes.items()},
+    )
 
 
 def _polling(stacks: Sequence[Stack], costs: StackCosts, classes: Mapping[tuple[Frame, ...], StackClass]) -> _Polling:
