@@ -67,6 +67,7 @@ def sampled_change(
             ),
             totals=np.array([trial.working_ms for trial in trials], dtype=np.float64),
             grains=np.array([trial.sample_ms for trial in trials], dtype=np.float64),
+            sampled=np.array([trial.working_ms + trial.polling_ms for trial in trials], dtype=np.float64),
         )
         for values, side, trials in ((values_before, totals[0], before), (values_after, totals[1], after))
     ]

@@ -1,8 +1,8 @@
 """Memory of processes over a load: their proportional set size, read now and then from `smaps_rollup`.
 
-A reading makes the kernel walk the process's page tables while it holds the lock of its memory map for reading: some
-milliseconds for a process of some gigabytes. At one reading a second that is a few thousandths of a core, and no thread
-of the process waits for it but one that maps or unmaps memory at that moment.
+A reading makes the kernel walk the process's page tables while it holds the lock of its memory map for reading: 13 ms of
+CPU were measured for each gibibyte of 4 KiB pages, less where pages are huge. Only a thread of the process that maps or
+unmaps memory at that moment waits for it.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def test_it_reads_at_its_interval_and_leaves_no_thread(tmp_path):
 
 
 def test_wrong_use_is_said():
-    with pytest.raises(PerfguardError, match="cannot be read every 0.01 s"):
+    with pytest.raises(PerfguardError, match=r"cannot be read every 0\.01 s"):
         MemorySampler([(os.getpid(), "a")], interval_s=0.01)
     with pytest.raises(PerfguardError, match="before it was started"):
         MemorySampler([(os.getpid(), "a")]).stop()
