@@ -15,9 +15,9 @@ from perfguard.model.threads import GilAnswer, ProcessTicks, ThreadRecording
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# A look at a server of four processes with 120 threads took 0.9 ms of CPU on a busy machine (benchmarks/gil): at this rate
-# 0.8% of two cores. Five seconds of load give 100 looks, which tell a share to within ten points, and its mean over
-# three trials to within six.
+# A look at a server of four processes with 120 threads took 0.9 ms of CPU on a busy machine (benchmarks/gil): at this
+# rate 0.8% of two cores. Five seconds of load give 100 looks, which tell a share to within ten points, and its mean
+# over three trials to within six.
 TRIAL_RATE_HZ = 20.0
 _FRAC = "frac"
 

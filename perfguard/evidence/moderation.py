@@ -45,8 +45,8 @@ _DISPERSIONS = np.concatenate([[0.0], np.geomspace(1e-4, 10.0, 51)])
 class Side:
     """One role's trials of one side.
 
-    `costs` (trials, functions) are in milliseconds per request. Of each trial (trials,), `totals` is what the whole role
-    cost, `grains` what one sample stood for, and `sampled` what all samples stood for, polling included.
+    `costs` (trials, functions) are in milliseconds per request. Of each trial (trials,), `totals` is what the whole
+    role cost, `grains` what one sample stood for, and `sampled` what all samples stood for, polling included.
     """
 
     costs: Floats

@@ -1,8 +1,8 @@
 """Memory of processes over a load: their proportional set size, read now and then from `smaps_rollup`.
 
-A reading makes the kernel walk the process's page tables while it holds the lock of its memory map for reading: 13 ms of
-CPU were measured for each gibibyte of 4 KiB pages, less where pages are huge. Only a thread of the process that maps or
-unmaps memory at that moment waits for it.
+A reading makes the kernel walk the process's page tables while it holds the lock of its memory map for reading: 13 ms
+of CPU were measured for each gibibyte of 4 KiB pages, less where pages are huge. Only a thread of the process that maps
+or unmaps memory at that moment waits for it.
 """
 
 from __future__ import annotations
