@@ -15,7 +15,7 @@ from scipy import stats
 
 from perfguard.evidence.intervals import change
 from perfguard.evidence.rule_config import MEMORY_GROWTH, RuleConfig
-from perfguard.model.memory import MemoryGrowth, ProcessMemory
+from perfguard.model.memory import MemoryGrowth, ProcessReadings
 from perfguard.model.result import Evidence, Finding
 from perfguard.model.threads import ThreadFinding
 
@@ -30,7 +30,7 @@ _MAX_STEPS = 10
 _ADVICE = "see what is kept: a cache without a limit, or shared memory that is not unlinked; memray tells who allocates"
 
 
-def memory_growth(process: ProcessMemory, config: RuleConfig | None = None) -> MemoryGrowth | None:
+def memory_growth(process: ProcessReadings, config: RuleConfig | None = None) -> MemoryGrowth | None:
     """Tell how fast a process's memory grew; None where it was read less than twice."""
     config = config or RuleConfig()
     readings = process.readings

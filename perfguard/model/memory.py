@@ -19,7 +19,7 @@ class MemoryReading:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessMemory:
+class ProcessReadings:
     """The readings of one process in order; `unknown` says why there are none, and is empty where there are some."""
 
     pid: int

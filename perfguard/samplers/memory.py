@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 from perfguard.model.errors import PerfguardError
-from perfguard.model.memory import MemoryReading, ProcessMemory
+from perfguard.model.memory import MemoryReading, ProcessReadings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +55,7 @@ class MemorySampler:
         self._thread = threading.Thread(target=self._run, name="perfguard-memory", daemon=True)
         self._thread.start()
 
-    def stop(self) -> tuple[ProcessMemory, ...]:
+    def stop(self) -> tuple[ProcessReadings, ...]:
         """Read a last time and return what was read since `start()`, in the order of the processes.
 
         Raises:
@@ -66,7 +66,7 @@ class MemorySampler:
         self.close()
         self._read()
         return tuple(
-            ProcessMemory(pid=pid, role=role, readings=tuple(readings), unknown="" if readings else unknown)
+            ProcessReadings(pid=pid, role=role, readings=tuple(readings), unknown="" if readings else unknown)
             for (pid, role), readings, unknown in zip(self._processes, self._readings, self._unknown, strict=True)
         )
 

@@ -18,15 +18,15 @@ from perfguard.evidence.gil import ThreadShare, judge_gil, thread_shares
 from perfguard.evidence.memory import judge_memory, memory_growth
 from perfguard.evidence.stacks import parse_folded
 from perfguard.model.errors import PerfguardError, UntestableError
-from perfguard.model.memory import MemoryGrowth, ProcessMemory
+from perfguard.model.memory import MemoryGrowth, ProcessReadings
 from perfguard.model.profile import Stack
 from perfguard.model.recording import RecordedMachine, RecordedProcess, RecordedThread, Recording, TopFrame
 from perfguard.model.threads import ProcessTicks, ThreadFinding, ThreadRecording
 from perfguard.model.trial import CpuResult
-from perfguard.samplers import gil_memory
 from perfguard.samplers.cpu import CpuSampler
 from perfguard.samplers.gil import GilSampler
 from perfguard.samplers.gil_locate import locate_gil
+from perfguard.samplers.gil_memory import ProcessMemory
 from perfguard.samplers.memory import MIN_INTERVAL_S, MemorySampler
 from perfguard.samplers.ptrace import why_denied
 from perfguard.samplers.pyspy import PySpySampler, RawProfile
@@ -60,7 +60,7 @@ class _Seen:
 
     ticks: ThreadRecording
     machine: CpuResult
-    memory: tuple[ProcessMemory, ...]
+    memory: tuple[ProcessReadings, ...]
     profiles: tuple[RawProfile, ...]
 
 
@@ -99,7 +99,7 @@ def _readable_pythons(processes: Sequence[LiveProcess], warnings: list[str]) -> 
     pythons, denied = [], []
     for process in processes:
         try:
-            with gil_memory.ProcessMemory(process.pid) as memory:
+            with ProcessMemory(process.pid) as memory:
                 if locate_gil(process.pid, memory).python:
                     pythons.append(process)
         except PermissionError:

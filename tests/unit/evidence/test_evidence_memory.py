@@ -7,7 +7,7 @@ import pytest
 
 from perfguard.evidence.memory import judge_memory, judge_memory_trials, memory_growth
 from perfguard.evidence.rule_config import MEMORY_GROWTH
-from perfguard.model.memory import MemoryReading, ProcessMemory
+from perfguard.model.memory import MemoryReading, ProcessReadings
 
 MIB = 1024 * 1024
 
@@ -17,7 +17,7 @@ def process(sizes_mib, *, step_s=1.0, role="rank-0", shared_mib=0.0):
         MemoryReading(at_s=n * step_s, pss_bytes=int(size * MIB), shared_bytes=int(n * shared_mib * MIB))
         for n, size in enumerate(sizes_mib)
     )
-    return ProcessMemory(pid=5, role=role, readings=readings)
+    return ProcessReadings(pid=5, role=role, readings=readings)
 
 
 def test_a_steady_growth_is_told_with_its_interval_and_fires():
@@ -52,7 +52,7 @@ def test_memory_that_wanders_seldom_passes_for_growth():
 
 def test_one_reading_tells_no_rate():
     assert memory_growth(process([100.0])) is None
-    assert memory_growth(ProcessMemory(pid=5, role="a", readings=(), unknown="gone")) is None
+    assert memory_growth(ProcessReadings(pid=5, role="a", readings=(), unknown="gone")) is None
 
 
 def test_a_request_that_leaves_more_behind_than_it_did_fires():
