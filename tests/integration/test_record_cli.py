@@ -98,8 +98,6 @@ def test_a_process_that_is_not_python_is_said_to_be_none(start, tmp_path, capsys
 @needs_ptrace
 def test_memory_that_grows_is_told_and_found(start, tmp_path, capsys):
     grower = "import time; keep = []; print('up', flush=True)\nwhile 1: keep.append(b'x' * 2**20); time.sleep(0.05)"
-        "import time\nkeep = []\nprint('up', flush=True)\nwhile True:\n  keep.append(b'x' * 2**20)\n  time.sleep(0.05)"
-    )
     child, _ = start(sys.executable, "-c", grower)
     assert record(tmp_path, "--pid", str(child.pid), "-q") == 0
     document = json.loads((tmp_path / "out" / "record.json").read_text())
