@@ -8,12 +8,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from perfguard.model.memory import MemoryGrowth
 from perfguard.model.recording import RecordedProcess, RecordedThread, Recording
 from perfguard.model.threads import GilAnswer
 from perfguard.report.clean import clean_text
 
 # A thread that does less than this, and hardly waits for the GIL either, only fills the table.
 _SHOWN_FRAC = 0.005
+_MIB = 1024.0 * 1024.0
 _COLUMNS = ("running", "polling", "run\ndelay", "GIL\nheld", "GIL\nwait", "off CPU")
 
 
@@ -50,6 +52,8 @@ def _print_process(process: RecordedProcess, console: Console) -> None:
     if process.gil is not GilAnswer.WATCHED:
         told = "no GIL" if process.gil is GilAnswer.NONE else "GIL: cannot tell"
         _line(console, f"  {told}: {process.gil_reason}")
+    if process.memory is not None:
+        _line(console, f"  {_memory(process.memory)}")
     shown = [thread for thread in process.threads if _is_shown(thread)]
     # Narrow enough for the 80 columns that a file or a pipe counts as; the frames, which are not, follow the table.
     table = Table(box=None, padding=(0, 1, 0, 1))
@@ -71,6 +75,16 @@ def _print_process(process: RecordedProcess, console: Console) -> None:
         )
     for reason in sorted({thread.gil_unknown for thread in shown} - {"", process.gil_reason}):
         _line(console, f"  GIL '?': {reason}")
+
+
+def _memory(grown: MemoryGrowth) -> str:
+    rate = f"{grown.bytes_per_s / _MIB:+.2f} MiB/s"
+    if grown.low_bytes_per_s is not None and grown.high_bytes_per_s is not None:
+        rate += f" ({grown.low_bytes_per_s / _MIB:+.2f} to {grown.high_bytes_per_s / _MIB:+.2f})"
+    return (
+        f"memory {grown.last_pss_bytes / _MIB:.0f} MiB, {grown.last_shared_bytes / _MIB:.0f} MiB of it shared memory, "
+        f"{rate}"
+    )
 
 
 def _is_shown(thread: RecordedThread) -> bool:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from perfguard.evidence.gil import ThreadShare
-from perfguard.evidence.rules import CPU_SATURATED, RuleConfig
+from perfguard.evidence.rule_config import CPU_SATURATED, RuleConfig
 from perfguard.model.threads import ProcessTicks, ThreadFinding
 from perfguard.model.trial import CpuResult
 
@@ -20,16 +20,6 @@ class ThreadWork:
 
     working_frac: float | None
     polling_frac: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ThrottleRule:
-    """The threshold of `cpu_saturated` that is no part of a comparison."""
-
-    throttled_frac: float = field(
-        default=0.05,
-        metadata={"why": "a quota that stops the process for a twentieth of the time shows in its latency"},
-    )
 
 
 def divide_work(share: ThreadShare, polling_of_running: Mapping[int, float]) -> ThreadWork:
@@ -52,14 +42,13 @@ def judge_cpu(
     machine: CpuResult,
     *,
     config: RuleConfig | None = None,
-    throttle: ThrottleRule | None = None,
 ) -> tuple[ThreadFinding, ...]:
     """Fire `cpu_saturated` on a process, at most once for each cause, the most direct cause first.
 
     The causes: a thread works (polling is no work) nearly all the time; a thread that has work waits for a core; the
-    control group's quota stops the process. `config` has the first two thresholds, shared with comparisons.
+    control group's quota stops the process. `config` has the thresholds.
     """
-    config, throttle = config or RuleConfig(), throttle or ThrottleRule()
+    config = config or RuleConfig()
     findings = []
     busiest = max(shares, key=lambda share: _working(share, polling_of_running), default=None)
     if busiest and (working := _working(busiest, polling_of_running)) >= config.thread_saturated_cores:
@@ -93,13 +82,13 @@ def judge_cpu(
             )
         )
     throttled_frac = machine.throttled_s / machine.duration_s if machine.duration_s else 0.0
-    if throttled_frac >= throttle.throttled_frac:
+    if throttled_frac >= config.throttled_frac:
         findings.append(
             _finding(
                 process,
                 None,
                 value=throttled_frac,
-                threshold=throttle.throttled_frac,
+                threshold=config.throttled_frac,
                 effect=f"the control group's CPU quota stops the process {throttled_frac:.0%} of the time",
                 advice="raise the CPU limit of the container or of its service",
             )

@@ -215,6 +215,7 @@ def _side(trials: Sequence[StackCosts], totals: Sequence[Mapping[str, float]], n
         costs=np.array([[trial.get(name, 0.0) for name in names] for trial in totals], dtype=np.float64),
         totals=np.array([trial.working_ms for trial in trials], dtype=np.float64),
         grains=np.array([trial.sample_ms for trial in trials], dtype=np.float64),
+        sampled=np.array([trial.working_ms + trial.polling_ms for trial in trials], dtype=np.float64),
     )
 
 

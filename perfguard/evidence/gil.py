@@ -13,31 +13,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from perfguard.evidence.rule_config import GIL_CONTENDED, RuleConfig
 from perfguard.model.threads import GilAnswer, ProcessTicks, ThreadFinding, ThreadTicks
-
-GIL_CONTENDED = "gil_contended"
 
 # Below this a share of looks has a standard error of up to 9 points: it says nothing.
 _MIN_TICKS = 30
 _Z_95 = 1.645  # one-sided
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GilRule:
-    """Thresholds of `gil_contended`; the `why` of each says where it comes from."""
-
-    wait_frac: float = field(
-        default=0.10, metadata={"why": "a thread that waits less loses less than two starts of one server differ (8%)"}
-    )
-    wait_of_wanted: float = field(
-        default=0.20,
-        metadata={"why": "of the time in which a thread wanted the interpreter: its Python then takes 25% longer"},
-    )
-    max_unknown_holder_frac: float = field(
-        default=0.05, metadata={"why": "the share of looks that may miss who held the GIL before holding is not told"}
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,23 +47,23 @@ class ThreadShare:
     involuntary_switches_per_s: float
 
 
-def thread_shares(process: ProcessTicks, rule: GilRule | None = None) -> tuple[ThreadShare, ...]:
+def thread_shares(process: ProcessTicks, config: RuleConfig | None = None) -> tuple[ThreadShare, ...]:
     """Tell how each thread of a process spent its time: those that waited for the GIL or ran most come first."""
-    rule = rule or GilRule()
-    lost_holders = process.unknown_holder_ticks > rule.max_unknown_holder_frac * process.gil_held_ticks
+    config = config or RuleConfig()
+    lost_holders = process.unknown_holder_ticks > config.gil_max_unknown_holder_frac * process.gil_held_ticks
     shares = [_share(thread, process, lost_holders) for thread in process.threads if thread.ticks or thread.observed_s]
     return tuple(sorted(shares, key=lambda share: (-share.running_frac - (share.gil_wait_frac or 0.0), share.tid)))
 
 
 def judge_gil(
-    process: ProcessTicks, shares: Sequence[ThreadShare], rule: GilRule | None = None
+    process: ProcessTicks, shares: Sequence[ThreadShare], config: RuleConfig | None = None
 ) -> tuple[ThreadFinding, ...]:
     """Fire `gil_contended` on the thread of a process that waits most for the GIL, where it waits too much.
 
-    The lower bound of its waiting must reach `wait_frac`, and waiting `wait_of_wanted` of waiting and holding.
+    The lower bound of its waiting must reach `gil_wait_frac`, and waiting `gil_wait_of_wanted` of waiting and holding.
     """
-    rule = rule or GilRule()
-    contended = [share for share in shares if _is_contended(share, rule)]
+    config = config or RuleConfig()
+    contended = [share for share in shares if _is_contended(share, config)]
     if not contended:
         return ()
     worst = max(contended, key=lambda share: (share.gil_wait_frac or 0.0, -share.tid))
@@ -97,7 +80,7 @@ def judge_gil(
             tid=worst.tid,
             thread=worst.name,
             value=waited,
-            threshold=rule.wait_frac,
+            threshold=config.gil_wait_frac,
             effect=f"{worst.name} ({worst.tid}) waits for the GIL {waited:.0%} of its time "
             f"({worst.gil_wait_low_frac:.0%} to {worst.gil_wait_high_frac:.0%}){others}{held}",
             advice="move the holder's Python work to another process, or into calls that release the GIL",
@@ -105,12 +88,12 @@ def judge_gil(
     )
 
 
-def _is_contended(share: ThreadShare, rule: GilRule) -> bool:
+def _is_contended(share: ThreadShare, config: RuleConfig) -> bool:
     if share.gil_wait_frac is None or share.gil_wait_low_frac is None:
         return False
     used = share.running_frac if share.gil_hold_frac is None else share.gil_hold_frac
     wanted = share.gil_wait_frac + used
-    return share.gil_wait_low_frac >= rule.wait_frac and share.gil_wait_frac >= rule.wait_of_wanted * wanted
+    return share.gil_wait_low_frac >= config.gil_wait_frac and share.gil_wait_frac >= config.gil_wait_of_wanted * wanted
 
 
 def _share(thread: ThreadTicks, process: ProcessTicks, lost_holders: bool) -> ThreadShare:

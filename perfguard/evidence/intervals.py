@@ -1,4 +1,8 @@
-"""The difference of two means over trials: Welch's interval, with a floor under its error for sampled costs."""
+"""The difference of two means over trials.
+
+Welch's interval, with a floor under its error for sampled costs; and one whose variance is steadied by what is known
+from elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -117,6 +121,50 @@ def changes(
     return tuple(
         Change(before=mean_before, after=mean_after, error=error, low=low, high=high, p_value=p_value)
         for mean_before, mean_after, error, low, high, p_value in zip(*columns, strict=True)
+    )
+
+
+def steadied_change(
+    before: Sequence[float],
+    after: Sequence[float],
+    *,
+    confidence: float,
+    usual_variance: float,
+    usual_degrees: float,
+) -> Change:
+    """Compare trials' values by a t interval whose variance is drawn towards what is usual.
+
+    Args:
+        before: one value a trial; at least one.
+        after: one value a trial; at least one.
+        confidence: the interval's level, between 0 and 1.
+        usual_variance: of one trial's value, by what is known from elsewhere.
+        usual_degrees: what that is worth in degrees of freedom; 0.0 for nothing.
+
+    Source: G. K. Smyth, "Linear models and empirical Bayes methods for assessing differential expression", Stat. Appl.
+        Genet. Mol. Biol. 3 (2004), equation 4.
+    """
+    sides = [np.array(values, dtype=np.float64) for values in (before, after)]
+    means = [float(side.mean()) for side in sides]
+    squares = sum(float(((side - side.mean()) ** 2).sum()) for side in sides)
+    degrees = usual_degrees + sum(len(side) - 1 for side in sides)
+    variance = (squares + usual_degrees * usual_variance) / degrees if degrees else 0.0
+    error = float(np.sqrt(variance * sum(1.0 / len(side) for side in sides)))
+    growth = means[1] - means[0]
+    if min(len(side) for side in sides) < _MIN_TRIALS:
+        return Change(before=means[0], after=means[1], error=error, low=None, high=None, p_value=None)
+    if error == 0.0:
+        return Change(
+            before=means[0], after=means[1], error=error, low=growth, high=growth, p_value=float(growth == 0.0)
+        )
+    reach = float(stats.t.ppf((1.0 + confidence) / 2.0, degrees)) * error
+    return Change(
+        before=means[0],
+        after=means[1],
+        error=error,
+        low=growth - reach,
+        high=growth + reach,
+        p_value=2.0 * float(stats.t.sf(abs(growth) / error, degrees)),
     )
 
 

@@ -4,7 +4,8 @@ Few trials tell little of one function's noise, so that a t test on it alone fin
 leave it four degrees of freedom, and among hundreds of functions only p-values below one in ten thousand count. But the
 noise of a profile has three sources, and two of them are known from elsewhere:
 
-- *Counting.* A cost that was sampled is a Poisson count: its variance is at least value x grain.
+- *Counting.* Samples split CPU that the kernel counted exactly, so a cost is a binomial count: its variance is at least
+  value x grain x (1 - its share of the role's sampled CPU).
 - *The trial.* A trial is slow or fast as a whole; its role's CPU, which the kernel counts exactly, shows by how much.
   This part has few degrees of freedom, whatever the number of functions, since it is one draw a trial.
 - *The function.* What varies beside both: bursts, caches, luck. Its variance is estimated function by function and
@@ -35,6 +36,8 @@ _MIN_TRIALS = 2
 _MAX_PRIOR_DEGREES = 20.0
 # Functions seen by fewer samples over all trials have counts too small for their variance to say anything.
 _MIN_SAMPLES = 5.0
+# A function that is on every stack has no counting noise, but its share is no better known than this.
+_MIN_REST = 0.05
 _DISPERSIONS = np.concatenate([[0.0], np.geomspace(1e-4, 10.0, 51)])
 
 
@@ -42,13 +45,14 @@ _DISPERSIONS = np.concatenate([[0.0], np.geomspace(1e-4, 10.0, 51)])
 class Side:
     """One role's trials of one side.
 
-    `costs` (trials, functions) are in milliseconds per request, `totals` (trials,) is what the whole role cost, and
-    `grains` (trials,) what one sample stood for.
+    `costs` (trials, functions) are in milliseconds per request. Of each trial (trials,), `totals` is what the whole
+    role cost, `grains` what one sample stood for, and `sampled` what all samples stood for, polling included.
     """
 
     costs: Floats
     totals: Floats
     grains: Floats
+    sampled: Floats
 
 
 def moderated_changes(before: Side, after: Side, *, confidence: float) -> tuple[Change, ...]:
@@ -63,7 +67,7 @@ def moderated_changes(before: Side, after: Side, *, confidence: float) -> tuple[
         One change a function; without interval and p-value where a side has fewer than two trials.
     """
     means = (before.costs.mean(axis=0), after.costs.mean(axis=0))
-    counted = tuple((side.costs * side.grains[:, np.newaxis]).mean(axis=0) for side in (before, after))
+    counted = tuple(_counting(side) for side in (before, after))
     sizes = (len(before.costs), len(after.costs))
     if min(sizes) < _MIN_TRIALS:
         errors = np.sqrt(counted[0] / sizes[0] + counted[1] / sizes[1])
@@ -81,6 +85,14 @@ def moderated_changes(before: Side, after: Side, *, confidence: float) -> tuple[
         (scaled[0] / sizes[0] + scaled[1] / sizes[1], own_degrees),
     ]
     return _changes(means[0], means[1], parts, confidence)
+
+
+def _counting(side: Side) -> Floats:
+    """Return the variance that counting alone gives each function's cost in one trial."""
+    sampled = np.where(side.sampled > 0.0, side.sampled, 1.0)[:, np.newaxis]
+    rest = np.clip(1.0 - side.costs / sampled, _MIN_REST, 1.0)
+    variance: Floats = (side.costs * rest * side.grains[:, np.newaxis]).mean(axis=0)
+    return variance
 
 
 def _own_variance(before: Side, after: Side, counted: Floats) -> tuple[Floats, float]:

@@ -10,6 +10,7 @@ from perfguard.model.result import RoleProfile
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from perfguard.evidence.callrules import CallClass
     from perfguard.evidence.trial import TrialEvidence
 
 Names = tuple[str, ...]
@@ -22,7 +23,8 @@ DEFAULT_MAX_STACKS = 3000
 def merge_roles(trials: Sequence[TrialEvidence], *, max_stacks: int = DEFAULT_MAX_STACKS) -> tuple[RoleProfile, ...]:
     """Merge the working stacks of every role over trials.
 
-    Frames are `function (file:line)`, costs mean CPU milliseconds per request.
+    Frames are `function (file:line)`, costs mean CPU milliseconds per request. Callers into which rare stacks were
+    folded have no class, unless they are stacks themselves.
 
     A trial that lacks a role does not count for it.
 
@@ -66,20 +68,26 @@ def prune(stacks: Mapping[Names, float], *, max_stacks: int) -> dict[Names, floa
 
 def _merge_role(role: str, trials: Sequence[TrialEvidence], *, max_stacks: int) -> RoleProfile:
     merged: dict[Names, float] = {}
-    classes: dict[Names, str] = {}
+    by_class: dict[Names, dict[CallClass, float]] = {}
     for trial in trials:
         evidence = trial.roles[role]
         for frames, cost_ms in evidence.costs.working.items():
             names = tuple(str(frame) for frame in frames)
             merged[names] = merged.get(names, 0.0) + cost_ms / len(trials)
             if frames in evidence.stack_class:
-                classes[names] = evidence.stack_class[frames].value
-    kept = prune(merged, max_stacks=max_stacks)
+                kind = evidence.stack_class[frames]
+                shares = by_class.setdefault(names, {})
+                shares[kind] = shares.get(kind, 0.0) + cost_ms
+    kept = sorted(prune(merged, max_stacks=max_stacks).items())
     return RoleProfile(
         role=role,
         samples=sum(trial.roles[role].costs.samples for trial in trials),
         trials=len(trials),
-        stacks=tuple(sorted(kept.items())),
-        # What was folded into a caller is of no one class.
-        classes=tuple(classes.get(names, "") for names in sorted(kept)) if classes else (),
+        stacks=tuple(kept),
+        classes=tuple(_class_name(by_class.get(names)) for names, _ in kept) if by_class else (),
     )
+
+
+def _class_name(shares: Mapping[CallClass, float] | None) -> str:
+    """Name what a stack was doing: in most of its cost, where trials' sources disagree; empty where nobody judged."""
+    return max(shares, key=lambda kind: (shares[kind], kind.value)).value if shares else ""

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from perfguard.evidence.callrules import CallClass
-from perfguard.evidence.intervals import Change, change
+from perfguard.evidence.rule_changes import gap_change, sampled_change
 from perfguard.evidence.rule_config import BLOCKING_EVENT_LOOP, DUPLICATE_WORK, SERIALISED_RANKS, RuleConfig
 from perfguard.evidence.rule_parts import FRAC, MS_PER_REQUEST, rose, tell_interval, unknown, went
 from perfguard.model.result import Evidence, Finding
@@ -15,6 +15,7 @@ from perfguard.model.result import Evidence, Finding
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from perfguard.evidence.cost import StackCosts
     from perfguard.evidence.trial import RoleEvidence, TrialEvidence
     from perfguard.model.profile import Frame
 
@@ -44,10 +45,12 @@ def judge_ranks(
     entry_after, others_after = _rank_loads(after, ranks)
     if not entry_before or not entry_after:
         return (unknown(SERIALISED_RANKS, ranks[0], threshold),)
-    gap = change(
+    gap = gap_change(
         [entry - others for entry, others in zip(entry_before, others_before, strict=True)],
         [entry - others for entry, others in zip(entry_after, others_after, strict=True)],
-        confidence=config.confidence,
+        (fmean([*entry_before, *entry_after]), fmean([*others_before, *others_after])),
+        (before, after),
+        config,
     )
     share_after = gap.after / fmean(entry_after) if fmean(entry_after) else 0.0
     share_before = gap.before / fmean(entry_before) if fmean(entry_before) else 0.0
@@ -57,8 +60,9 @@ def judge_ranks(
         and share_after >= config.rank_gap_of_entry
     )
     effect = (
-        f"The working CPU that {ranks[0]} has beyond the other ranks {went(gap, config)} {tell_interval(gap)}and is "
-        f"{share_after:.0%} of its own ({share_before:.0%} before): the others wait for it."
+        f"The working CPU that {ranks[0]} has beyond the other ranks {went(gap, config)} "
+        f"{tell_interval(gap, config)}and is {share_after:.0%} of its own ({share_before:.0%} before): the "
+        "others wait for it."
         if gap.after > 0.0
         else f"{ranks[0]} works no more per request than the other ranks ({gap.after:+.2f} ms)."
     )
@@ -99,12 +103,12 @@ def _judge_duplicate(
     config: RuleConfig,
 ) -> Finding:
     # What every rank pays is what the cheapest of them pays.
-    paid = change(
+    paid = sampled_change(
         [_least(trial, ranks, kind) for trial in before],
         [_least(trial, ranks, kind) for trial in after],
-        confidence=config.confidence,
-        grain_before=[max(trial[rank].costs.sample_ms for rank in ranks) for trial in before],
-        grain_after=[max(trial[rank].costs.sample_ms for rank in ranks) for trial in after],
+        [_coarsest(trial, ranks) for trial in before],
+        [_coarsest(trial, ranks) for trial in after],
+        config,
     )
     working_before = fmean(trial[rank].costs.working_ms for trial in before for rank in ranks)
     working_after = fmean(trial[rank].costs.working_ms for trial in after for rank in ranks)
@@ -121,8 +125,9 @@ def _judge_duplicate(
         role=", ".join(ranks),
         fired=fired,
         effect=(
-            f"The {name} that every one of {len(ranks)} ranks pays {went(paid, config)} {tell_interval(paid)}and is "
-            f"{share_after:.0%} of their working CPU ({share_before:.0%} before); done once, it would save "
+            f"The {name} that every one of {len(ranks)} ranks pays {went(paid, config)} "
+            f"{tell_interval(paid, config)}and is {share_after:.0%} of their working CPU "
+            f"({share_before:.0%} before); done once, it would save "
             f"{paid.after * (len(ranks) - 1):.2f} ms/request over all ranks."
         ),
         threshold=(
@@ -152,12 +157,12 @@ def judge_event_loops(
 def _judge_loop(
     role: str, before: Sequence[RoleEvidence], after: Sequence[RoleEvidence], config: RuleConfig
 ) -> Finding:
-    blocked: Change = change(
+    blocked = sampled_change(
         [sum((evidence.loop_block_ms or {}).values()) for evidence in before],
         [sum((evidence.loop_block_ms or {}).values()) for evidence in after],
-        confidence=config.confidence,
-        grain_before=[evidence.costs.sample_ms for evidence in before],
-        grain_after=[evidence.costs.sample_ms for evidence in after],
+        [evidence.costs for evidence in before],
+        [evidence.costs for evidence in after],
+        config,
     )
     sites: dict[Frame, float] = {}
     for evidence in after:
@@ -171,7 +176,7 @@ def _judge_loop(
         fired=rose(blocked, config) and blocked.after >= config.loop_block_ms,
         effect=(
             f"What holds up the event loop of {role} without yielding {went(blocked, config)} "
-            f"{tell_interval(blocked).strip()}{where}."
+            f"{tell_interval(blocked, config).strip()}{where}."
         ),
         threshold=f"calls that do not yield grew beyond their noise to {config.loop_block_ms:g} ms/request or more",
         evidence=(
@@ -206,6 +211,11 @@ def _rank_loads(trials: Sequence[TrialEvidence], ranks: Sequence[str]) -> tuple[
 
 def _least(trial: Mapping[str, RoleEvidence], ranks: Sequence[str], kind: CallClass) -> float:
     return min(trial[rank].class_ms.get(kind, 0.0) for rank in ranks)
+
+
+def _coarsest(trial: Mapping[str, RoleEvidence], ranks: Sequence[str]) -> StackCosts:
+    """Return the profile of the rank whose samples stand for most: its counts are the least sure."""
+    return max((trial[rank].costs for rank in ranks), key=lambda costs: costs.sample_ms)
 
 
 def _evidence(what: str, before: Sequence[float], after: Sequence[float]) -> Evidence:

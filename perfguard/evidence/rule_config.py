@@ -9,6 +9,8 @@ CPU_SATURATED = "cpu_saturated"
 SERIALISED_RANKS = "serialised_ranks"
 DUPLICATE_WORK = "duplicate_work"
 BLOCKING_EVENT_LOOP = "blocking_event_loop"
+GIL_CONTENDED = "gil_contended"
+MEMORY_GROWTH = "memory_growth"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +18,11 @@ class RuleConfig:
     """Every threshold of every rule; the `why` of each says where it comes from. Shares are fractions of one."""
 
     confidence: float = field(
-        default=0.95, metadata={"why": "level of the intervals over trials; the customary one, as for the user metrics"}
+        default=0.98,
+        metadata={
+            "why": "level of the intervals over trials; above the customary 95%, since a dozen rules and roles are "
+            "judged at once: at most 5% of comparisons of equal revisions may leave any finding"
+        },
     )
     single_trial_growth_ms: float = field(
         default=0.1,
@@ -95,6 +101,27 @@ class RuleConfig:
         default=100,
         metadata={"why": "of a single profile: with fewer samples no share is known to within ten points"},
     )
+    throttled_frac: float = field(
+        default=0.05,
+        metadata={"why": "a quota that stops the process for a twentieth of the time shows in its latency"},
+    )
+    gil_wait_frac: float = field(
+        default=0.10, metadata={"why": "a thread that waits less loses less than two starts of one server differ (8%)"}
+    )
+    gil_wait_of_wanted: float = field(
+        default=0.20,
+        metadata={"why": "of the time in which a thread wanted the interpreter: its Python then takes 25% longer"},
+    )
+    gil_max_unknown_holder_frac: float = field(
+        default=0.05, metadata={"why": "the share of looks that may miss who held the GIL before holding is not told"}
+    )
+    memory_growth_mib_per_s: float = field(
+        default=1.0, metadata={"why": "of a live process: a gibibyte in 17 minutes, which no cache fills up for ever"}
+    )
+    memory_growth_kib_per_request: float = field(
+        default=16.0,
+        metadata={"why": "of a revision beside another: a gibibyte in 65,536 requests: an hour at 18 a second"},
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +155,7 @@ RULE_DOCS: tuple[RuleDoc, ...] = (
             "run_delay_frac",
             "run_delay_min_cores",
             "saturation_step",
+            "throttled_frac",
         ),
     ),
     RuleDoc(
@@ -150,5 +178,19 @@ RULE_DOCS: tuple[RuleDoc, ...] = (
         helps="Hand the call to a thread or a process (`loop.run_in_executor`, `asyncio.to_thread`), or make it "
         "smaller.",
         settings=("loop_block_ms", "loop_block_frac", "min_samples"),
+    ),
+    RuleDoc(
+        rule=GIL_CONTENDED,
+        meaning="A thread wants the interpreter and waits for another thread of its process to give it up; beside a "
+        "good revision, more than before.",
+        helps="Move the holder's Python work to another process, or into calls that release the GIL.",
+        settings=("gil_wait_frac", "gil_wait_of_wanted", "gil_max_unknown_holder_frac"),
+    ),
+    RuleDoc(
+        rule=MEMORY_GROWTH,
+        meaning="A process's memory (its proportional set size, shared memory included) grows all through the load.",
+        helps="See what is kept: a cache without a limit, or shared memory that is not unlinked. `memray` tells who "
+        "allocates.",
+        settings=("memory_growth_mib_per_s", "memory_growth_kib_per_request"),
     ),
 )

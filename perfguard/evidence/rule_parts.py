@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from perfguard.evidence.callrules import CallClass
-from perfguard.evidence.intervals import Change, change
 from perfguard.model.result import Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from perfguard.evidence.intervals import Change
     from perfguard.evidence.rule_config import RuleConfig
-    from perfguard.evidence.trial import RoleEvidence
 
 MS_PER_REQUEST = "ms/request"
 FRAC = "frac"
@@ -28,19 +24,6 @@ def unknown(rule: str, role: str, threshold: str) -> Finding:
         effect=f"Not judged: {role} has no stacks on one side, so its work cannot be told from polling.",
         threshold=threshold,
         evidence=(),
-    )
-
-
-def class_change(
-    call_class: CallClass, before: Sequence[RoleEvidence], after: Sequence[RoleEvidence], config: RuleConfig
-) -> Change:
-    """Compare what one class of call costs, in CPU milliseconds per request, over the trials of one role."""
-    return change(
-        [evidence.class_ms.get(call_class, 0.0) for evidence in before],
-        [evidence.class_ms.get(call_class, 0.0) for evidence in after],
-        confidence=config.confidence,
-        grain_before=[evidence.costs.sample_ms for evidence in before],
-        grain_after=[evidence.costs.sample_ms for evidence in after],
     )
 
 
@@ -69,8 +52,8 @@ def went(moved: Change, config: RuleConfig) -> str:
     )
 
 
-def tell_interval(moved: Change) -> str:
+def tell_interval(moved: Change, config: RuleConfig) -> str:
     """Put a change's interval into words, with a space behind them."""
     if moved.low is None or moved.high is None:
         return "(one trial on a side) "
-    return f"({moved.growth:+.2f}, interval {moved.low:+.2f} to {moved.high:+.2f}) "
+    return f"({moved.growth:+.2f}, {config.confidence:.0%} interval {moved.low:+.2f} to {moved.high:+.2f}) "

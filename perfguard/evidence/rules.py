@@ -12,10 +12,10 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from perfguard.evidence.callsites import CallClass
-from perfguard.evidence.intervals import change
 from perfguard.evidence.rank_rules import judge_duplicates, judge_event_loops, judge_ranks
+from perfguard.evidence.rule_changes import class_change, working_change
 from perfguard.evidence.rule_config import CPU_SATURATED, PICKLE_DOMINATED, RuleConfig
-from perfguard.evidence.rule_parts import CORES, FRAC, MS_PER_REQUEST, class_change, rose, tell_interval, unknown, went
+from perfguard.evidence.rule_parts import CORES, FRAC, MS_PER_REQUEST, rose, tell_interval, unknown, went
 from perfguard.evidence.stacks import function_key
 from perfguard.model.errors import PerfguardError
 from perfguard.model.result import Evidence, Finding
@@ -87,7 +87,7 @@ def _judge_pickle(
         role=role,
         fired=fired,
         effect=(
-            f"Pickling in {role} {went(pickle, config)} {tell_interval(pickle)}and is {share_after:.0%} of its "
+            f"Pickling in {role} {went(pickle, config)} {tell_interval(pickle, config)}and is {share_after:.0%} of its "
             f"working CPU ({share_before:.0%} before){where}."
         ),
         threshold=threshold,
@@ -118,7 +118,7 @@ def _judge_saturation(
     state_after = _state([trial.loads[role] for trial in after if role in trial.loads], after)
     if state_before is None or state_after is None:
         return unknown(CPU_SATURATED, role, threshold)
-    working = change(state_before.working_ms, state_after.working_ms, confidence=config.confidence)
+    working = working_change(role, before, after, config)
     was, now = _reached(state_before, config), _reached(state_after, config)
     grew = rose(working, config)
     entered = any(
@@ -166,13 +166,12 @@ class _Limit(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _State:
-    """How busy a role and its machine were, as means over trials; `working_ms` per request keeps its trials apart."""
+    """How busy a role and its machine were, as means over trials."""
 
     thread_cores: float
     run_delay_frac: float
     machine_frac: float | None
     cpu_ms: float
-    working_ms: tuple[float, ...]
 
     def reading(self, limit: _Limit) -> float:
         """Return the number that is held against `limit`; 0.0 where it is not known."""
@@ -182,9 +181,8 @@ class _State:
 
 
 def _state(loads: Sequence[RoleLoad], trials: Sequence[TrialEvidence]) -> _State | None:
-    working = tuple(load.working_ms_per_request for load in loads if load.working_ms_per_request is not None)
     cores = [load.busiest_thread_cores for load in loads if load.busiest_thread_cores is not None]
-    if not working or not cores:
+    if not cores:
         return None
     machine = [trial.machine_working_frac for trial in trials if trial.machine_working_frac is not None]
     return _State(
@@ -192,7 +190,6 @@ def _state(loads: Sequence[RoleLoad], trials: Sequence[TrialEvidence]) -> _State
         run_delay_frac=fmean(load.run_delay_frac for load in loads),
         machine_frac=fmean(machine) if machine else None,
         cpu_ms=fmean(load.cpu_ms_per_request for load in loads),
-        working_ms=working,
     )
 
 

@@ -48,8 +48,7 @@ class RoleEvidence:
     """The stacks of one role: their costs, the CPU milliseconds per request of each class, and of each deciding line.
 
     `site_ms` is keyed by class and the deciding frame. `loop_block_ms` holds what an asyncio loop's thread spent in
-    calls that do not yield, by the deciding frame; it is None where no loop was seen. `stack_class` holds the class of
-    every stack.
+    calls that do not yield, by the deciding frame; it is None where no loop was seen. `stack_class` has every stack.
     """
 
     costs: StackCosts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from perfguard.model.memory import MemoryGrowth
 from perfguard.model.threads import GilAnswer, Pressure, ThreadFinding
 
 
@@ -44,7 +45,10 @@ class RecordedThread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedProcess:
-    """One process; `role` is its title. `stacks` names its file of folded stacks, None where there are none."""
+    """One process; `role` is its title. `stacks` names its file of folded stacks, None where there are none.
+
+    `memory` is None where it could not be read, or not twice.
+    """
 
     pid: int
     role: str
@@ -56,6 +60,7 @@ class RecordedProcess:
     stack_samples_lost: int
     stacks: str | None
     threads: tuple[RecordedThread, ...]
+    memory: MemoryGrowth | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from perfguard.model.gil_trial import RoleGil
+
 ROLE_TOKENIZER = "tokenizer"
 ROLE_DETOKENIZER = "detokenizer"
 ROLE_OTHER = "other"
@@ -145,7 +147,7 @@ class Samples:
     """Everything one completed trial measured.
 
     `load` and `cpu` are of the measured requests, without the stack sampler. `profiled_load` and `profiled_cpu`
-    are of the requests that ran with it; they belong to `profiles` and are None when profiling is off.
+    are of the requests that ran with it; they belong to `profiles` and to `gil`, and are None when profiling is off.
     """
 
     server: ServerReport
@@ -154,6 +156,7 @@ class Samples:
     profiled_load: LoadResult | None
     profiled_cpu: CpuResult | None
     profiles: tuple[Profile, ...]
+    gil: tuple[RoleGil, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from perfguard.evidence.culprit import link_culprit
 from perfguard.evidence.metric import EvidenceMetric, evidence_metric, metric_value
 from perfguard.evidence.profiles import merge_roles
-from perfguard.evidence.rules import RuleConfig, judge
 from perfguard.evidence.trial import TrialEvidence
 from perfguard.model.progress import Progress
 from perfguard.model.result import BisectResult, BisectVerdict, Culprit, Direction, Effect
@@ -20,7 +19,7 @@ from perfguard.model.revision import Revision
 from perfguard.model.trial import Trial
 from perfguard.search import Duel, DuelResult, DuelVerdict, Question, Search, SearchConfig, SearchResult
 from perfguard.workflows.compare import compare_stacks, duel_config, tell_effect, turned, why_unknown
-from perfguard.workflows.judge import Judge, run_info, summarise_revisions
+from perfguard.workflows.judge import Judge, find, run_info, summarise_revisions
 from perfguard.workflows.metrics import log_worse, user_effects
 from perfguard.workflows.narrowing import Narrowing
 from perfguard.workflows.session import Session
@@ -309,7 +308,6 @@ class _Bisect:
             first=self._request.scenario.metric,
             confidence=self._limits.confidence,
         )
-        both = bool(before and after)
         return BisectResult(
             run=run_info(self._request, self._session),
             origin=origin,
@@ -323,7 +321,7 @@ class _Bisect:
             credible_set=tuple(self._revisions[index] for index in found.credible_set),
             posterior=found.posterior,
             effects=effects,
-            findings=judge(before, after, RuleConfig()) if both else (),
+            findings=find(self._session, self._judge, baseline, candidate),
             grown_frames=compare_stacks(before, after, confidence=self._limits.confidence, direction=self._direction),
             baseline_profiles=merge_roles(before),
             candidate_profiles=merge_roles(after),

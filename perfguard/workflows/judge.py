@@ -10,10 +10,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from perfguard.evidence.gil_trials import judge_gil_trials
+from perfguard.evidence.rules import RuleConfig, judge
 from perfguard.evidence.stacks import merge, parse_folded
 from perfguard.evidence.trial import TrialEvidence, trial_evidence
 from perfguard.model.profile import Stack
-from perfguard.model.result import RevisionSummary, RunInfo
+from perfguard.model.result import Finding, RevisionSummary, RunInfo
 from perfguard.model.revision import Revision
 from perfguard.model.trial import Trial, Untestable
 from perfguard.revisions.environments import site_packages
@@ -106,6 +108,24 @@ def summarise_revisions(session: Session, revisions: Sequence[Revision]) -> tupl
             )
         )
     return tuple(summaries)
+
+
+def find(session: Session, judged: Judge, baseline: Revision, candidate: Revision) -> tuple[Finding, ...]:
+    """Judge every rule on the profiled trials of two revisions, those that fired first; none without profiles."""
+    config = RuleConfig()
+    sides = [judged.evidence(session.trials, revision) for revision in (baseline, candidate)]
+    if not all(sides):
+        return ()
+    gils = [
+        [
+            samples.gil
+            for trial in session.trials
+            if trial.revision == revision.commit and (samples := samples_of(trial)) is not None and samples.gil
+        ]
+        for revision in (baseline, candidate)
+    ]
+    findings = (*judge(sides[0], sides[1], config), *judge_gil_trials(gils[0], gils[1], config))
+    return tuple(sorted(findings, key=lambda finding: not finding.fired))
 
 
 def run_info(request: RunRequest, session: Session) -> RunInfo:

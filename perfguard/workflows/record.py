@@ -15,8 +15,10 @@ import msgspec
 from perfguard.evidence.callsites import CallClass, CallSites
 from perfguard.evidence.cpu import divide_work, judge_cpu
 from perfguard.evidence.gil import ThreadShare, judge_gil, thread_shares
+from perfguard.evidence.memory import judge_memory, memory_growth
 from perfguard.evidence.stacks import parse_folded
 from perfguard.model.errors import PerfguardError, UntestableError
+from perfguard.model.memory import MemoryGrowth, ProcessReadings
 from perfguard.model.profile import Stack
 from perfguard.model.recording import RecordedMachine, RecordedProcess, RecordedThread, Recording, TopFrame
 from perfguard.model.threads import ProcessTicks, ThreadFinding, ThreadRecording
@@ -25,6 +27,7 @@ from perfguard.samplers.cpu import CpuSampler
 from perfguard.samplers.gil import GilSampler
 from perfguard.samplers.gil_locate import locate_gil
 from perfguard.samplers.gil_memory import ProcessMemory
+from perfguard.samplers.memory import MIN_INTERVAL_S, MemorySampler
 from perfguard.samplers.ptrace import why_denied
 from perfguard.samplers.pyspy import PySpySampler, RawProfile
 from perfguard.workflows.live import LiveProcess, is_alive
@@ -34,6 +37,9 @@ DOCUMENT = "record.json"
 _SCHEMA_VERSION = 1
 _TOP_FRAMES = 3
 _POLL_S = 0.1
+# Ten readings are enough for a rate with an interval; more than two a second would cost more than they tell.
+_MEMORY_READINGS = 10
+_LONGEST_MEMORY_INTERVAL_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +54,16 @@ class RecordRequest:
     output_dir: Path
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """What each sampler brought."""
+
+    ticks: ThreadRecording
+    machine: CpuResult
+    memory: tuple[ProcessReadings, ...]
+    profiles: tuple[RawProfile, ...]
+
+
 def record(request: RecordRequest) -> Recording:
     """Record the processes until the time is over or all of them have ended, and write the data.
 
@@ -59,11 +75,12 @@ def record(request: RecordRequest) -> Recording:
     pythons = _readable_pythons(request.processes, warnings)
     started_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
     request.output_dir.mkdir(parents=True, exist_ok=True)
-    ticks, machine, profiles = _sample(request, pythons, warnings)
+    seen = _sample(request, pythons, warnings)
+    ticks = seen.ticks
     if not any(thread.ticks or thread.observed_s for process in ticks.processes for thread in process.threads):
         named = ", ".join(str(process.pid) for process in request.processes)
         raise UntestableError(f"nothing could be recorded: process {named} ended at once")
-    result = _judge(request, started_at=started_at, ticks=ticks, machine=machine, profiles=profiles, warnings=warnings)
+    result = _judge(request, started_at=started_at, seen=seen, warnings=warnings)
     (request.output_dir / DOCUMENT).write_bytes(to_json(result))
     return result
 
@@ -99,9 +116,7 @@ def _readable_pythons(processes: Sequence[LiveProcess], warnings: list[str]) -> 
     return tuple(pythons)
 
 
-def _sample(
-    request: RecordRequest, pythons: Sequence[LiveProcess], warnings: list[str]
-) -> tuple[ThreadRecording, CpuResult, tuple[RawProfile, ...]]:
+def _sample(request: RecordRequest, pythons: Sequence[LiveProcess], warnings: list[str]) -> _Seen:
     """Run the samplers side by side: py-spy, the slowest to begin, outermost."""
     pairs = tuple((process.pid, process.title) for process in request.processes)
     with ExitStack() as stack:
@@ -126,11 +141,18 @@ def _sample(
             raise UntestableError("nothing could be recorded: the processes ended before the samplers had begun")
         cpu = CpuSampler(alive)
         threads = stack.enter_context(GilSampler(pairs, rate_hz=request.rate_hz))
+        memory = stack.enter_context(MemorySampler(alive, interval_s=_memory_interval_s(request.duration_s)))
         threads.start()
         cpu.start()
+        memory.start()
         _wait(request.duration_s, [pid for pid, _ in alive])
-        machine, ticks = cpu.stop(), threads.stop()
-        return ticks, machine, stacks.stop() if stacks else ()
+        return _Seen(
+            memory=memory.stop(), machine=cpu.stop(), ticks=threads.stop(), profiles=stacks.stop() if stacks else ()
+        )
+
+
+def _memory_interval_s(duration_s: float) -> float:
+    return max(MIN_INTERVAL_S, min(_LONGEST_MEMORY_INTERVAL_S, duration_s / _MEMORY_READINGS))
 
 
 def _wait(duration_s: float, pids: Sequence[int]) -> None:
@@ -145,12 +167,12 @@ def _judge(
     request: RecordRequest,
     *,
     started_at: str,
-    ticks: ThreadRecording,
-    machine: CpuResult,
-    profiles: Sequence[RawProfile],
+    seen: _Seen,
     warnings: list[str],
 ) -> Recording:
-    by_pid = {profile.pid: profile for profile in profiles}
+    ticks, machine = seen.ticks, seen.machine
+    by_pid = {profile.pid: profile for profile in seen.profiles}
+    memory = {process.pid: process for process in seen.memory}
     processes: list[RecordedProcess] = []
     findings: list[ThreadFinding] = []
     for process in ticks.processes:
@@ -158,7 +180,8 @@ def _judge(
         warnings += [
             f"stacks of {process.pid} ({process.role}): {said}" for said in (profile.warnings if profile else ())
         ]
-        recorded, fired = _judge_process(process, profile, machine, request.output_dir)
+        grown = memory_growth(memory[process.pid]) if process.pid in memory else None
+        recorded, fired = _judge_process(process, profile, machine, grown, request.output_dir)
         processes.append(recorded)
         findings += fired
     return Recording(
@@ -185,7 +208,11 @@ def _judge(
 
 
 def _judge_process(
-    process: ProcessTicks, profile: RawProfile | None, machine: CpuResult, output_dir: Path
+    process: ProcessTicks,
+    profile: RawProfile | None,
+    machine: CpuResult,
+    grown: MemoryGrowth | None,
+    output_dir: Path,
 ) -> tuple[RecordedProcess, tuple[ThreadFinding, ...]]:
     stacks = parse_folded(profile.text) if profile else ()
     stacks_file = output_dir / f"stacks-{process.pid}.folded"
@@ -193,7 +220,11 @@ def _judge_process(
         stacks_file.write_text(profile.text, encoding="utf-8")
     polling = _polling_of_running(stacks, process.pid)
     shares = thread_shares(process)
-    findings = (*judge_gil(process, shares), *judge_cpu(process, shares, polling, machine))
+    findings = (
+        *judge_gil(process, shares),
+        *judge_cpu(process, shares, polling, machine),
+        *(judge_memory(grown) if grown else ()),
+    )
     recorded = RecordedProcess(
         pid=process.pid,
         role=process.role,
@@ -204,6 +235,7 @@ def _judge_process(
         stack_samples=profile.samples if profile else 0,
         stack_samples_lost=profile.lost if profile else 0,
         stacks=stacks_file.name if stacks else None,
+        memory=grown,
         threads=tuple(_thread(share, polling, stacks) for share in shares),
     )
     return recorded, findings

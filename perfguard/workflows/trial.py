@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from perfguard.evidence.gil_trials import TRIAL_RATE_HZ, role_gils
 from perfguard.load.client import generator_veto, run_load
 from perfguard.load.schedule import PhasedSchedule, Schedule
 from perfguard.model.errors import UntestableError
@@ -20,6 +22,7 @@ from perfguard.model.trial import (
 from perfguard.revisions.environments import Environment
 from perfguard.revisions.repository import Repository
 from perfguard.samplers.cpu import CpuSampler
+from perfguard.samplers.gil import GilSampler
 from perfguard.samplers.pyspy import PySpySampler
 from perfguard.store import RunStore
 from perfguard.targets.sglang_server import RunningServer
@@ -59,20 +62,11 @@ def run_trial(bench: Bench, server: RunningServer, work_dir: Path, *, first: boo
     load = bench.scenario.load
     _replay(server, bench, bench.schedules.warmup if first else bench.schedules.settling)
     measured, cpu = _measured(server, bench, bench.schedules.measured)
-    profiled: LoadResult | None = None
-    profiled_cpu: CpuResult | None = None
-    profiles: tuple[Profile, ...] = ()
+    samples = Samples(server=server.report, load=measured, cpu=cpu, profiled_load=None, profiled_cpu=None, profiles=())
     if profile and load.profiled_requests:
-        profiled, profiled_cpu, profiles = _profiled(server, bench, work_dir)
+        samples = _profiled(server, bench, work_dir, samples)
     server.drain(bench.scenario.target.drain_timeout_s)
-    return Samples(
-        server=server.report,
-        load=measured,
-        cpu=cpu,
-        profiled_load=profiled,
-        profiled_cpu=profiled_cpu,
-        profiles=profiles,
-    )
+    return dataclasses.replace(samples, server=server.report)
 
 
 def _replay(server: RunningServer, bench: Bench, schedule: Schedule) -> LoadResult:
@@ -97,18 +91,24 @@ def _measured(server: RunningServer, bench: Bench, schedule: Schedule) -> tuple[
     return result, cpu
 
 
-def _profiled(server: RunningServer, bench: Bench, work_dir: Path) -> tuple[LoadResult, CpuResult, tuple[Profile, ...]]:
+def _profiled(server: RunningServer, bench: Bench, work_dir: Path, samples: Samples) -> Samples:
+    """Add what the samplers see while the profiled requests run."""
     profiling = bench.scenario.profiling
     processes = [(process.pid, process.role) for process in server.processes() if process.role != ROLE_OTHER]
-    with PySpySampler(
-        processes, rate_hz=profiling.rate_hz, nonblocking=profiling.nonblocking, work_dir=work_dir
-    ) as sampler:
+    with (
+        PySpySampler(
+            processes, rate_hz=profiling.rate_hz, nonblocking=profiling.nonblocking, work_dir=work_dir
+        ) as sampler,
+        GilSampler(processes, rate_hz=TRIAL_RATE_HZ) as gil_sampler,
+    ):
+        gil_sampler.start()
         sampler.start()
         cpu_sampler = CpuSampler(processes)
         cpu_sampler.start()
         result = _replay(server, bench, bench.schedules.profiled)
         cpu = cpu_sampler.stop()
         raw_profiles = sampler.stop()
+        gil = role_gils(gil_sampler.stop())
     profiles = tuple(
         Profile(
             role=raw.role,
@@ -122,4 +122,4 @@ def _profiled(server: RunningServer, bench: Bench, work_dir: Path) -> tuple[Load
         )
         for raw in raw_profiles
     )
-    return result, cpu, profiles
+    return dataclasses.replace(samples, profiled_load=result, profiled_cpu=cpu, profiles=profiles, gil=gil)

@@ -96,6 +96,18 @@ def test_a_process_that_is_not_python_is_said_to_be_none(start, tmp_path, capsys
 
 
 @needs_ptrace
+def test_memory_that_grows_is_told_and_found(start, tmp_path, capsys):
+    grower = "import time; keep = []; print('up', flush=True)\nwhile 1: keep.append(b'x' * 2**20); time.sleep(0.05)"
+    child, _ = start(sys.executable, "-c", grower)
+    assert record(tmp_path, "--pid", str(child.pid), "-q") == 0
+    document = json.loads((tmp_path / "out" / "record.json").read_text())
+    (process,) = document["processes"]
+    assert 5.0 < process["memory"]["bytes_per_s"] / 2**20 < 21.0
+    assert ["memory_growth", child.pid] in [[found["rule"], found["pid"]] for found in document["findings"]]
+    assert "MiB of it shared memory, +" in capsys.readouterr().out
+
+
+@needs_ptrace
 def test_the_table_fits_into_eighty_columns_with_every_number(start, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     child, _ = start(sys.executable, "-c", SERVER)

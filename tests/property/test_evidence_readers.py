@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import marshal
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perfguard.evidence.callsites import CallSites
+from perfguard.evidence.cost import count_stacks
 from perfguard.evidence.reading import read_profile
 from perfguard.evidence.sourceindex import index_source
 from perfguard.evidence.stacktable import StackTable
@@ -128,6 +130,40 @@ def test_marshalled_tables_that_were_damaged(table, place, bytes_in_place):
     data = marshal.dumps(table)
     place %= len(data)
     read_or_refuse(data[:place] + bytes_in_place + data[place + len(bytes_in_place) + 1 :])
+
+
+@pytest.mark.parametrize("name", ["n" * 10_000_000, "</script>" * 100_000, "\x00" * 100_000, ";" * 100_000])
+@pytest.mark.parametrize("kind", ["folded", "speedscope"])
+def test_huge_and_hostile_names(name, kind):
+    if kind == "folded":
+        read_or_refuse(f"main (a.py:1);{name} (b.py:2) 7\n".encode())
+        return
+    frames = [{"name": name, "file": name, "line": 1}]
+    sampled = {"type": "sampled", "name": name, "unit": "none", "samples": [[0], [0, 0]], "weights": [1, 2]}
+    read_or_refuse(json.dumps({"shared": {"frames": frames}, "profiles": [sampled]}).encode())
+
+
+@given(st.lists(st.lists(st.integers(0, 3), max_size=40), min_size=1, max_size=6))
+@settings(max_examples=100)
+def test_stacks_that_go_in_circles(samples):
+    frames = [{"name": f"f{n}", "file": "a.py", "line": n} for n in range(4)]
+    profile = {"type": "sampled", "name": "t", "unit": "none", "samples": samples, "weights": [1] * len(samples)}
+    data = json.dumps({"shared": {"frames": frames}, "profiles": [profile]}).encode()
+
+    read_or_refuse(data)
+    recursive = read_profile(data, name="file")
+    costs = count_stacks(recursive.stacks, role="r", sample_ms=1.0, is_polling=lambda _: False)
+    # A frame that recurs counts once a stack, so that no function costs more than the whole.
+    assert all(total <= costs.working_ms for total in costs.frame_totals().values())
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=30), st.lists(st.integers(0, 3), max_size=30))
+def test_evented_speedscope_that_opens_and_closes_in_any_order(opened, closed):
+    frames = [{"name": f"f{n}"} for n in range(4)]
+    events = [{"type": "O", "frame": frame, "at": n} for n, frame in enumerate(opened)]
+    events += [{"type": "C", "frame": frame, "at": len(opened) + n} for n, frame in enumerate(closed)]
+    profile = {"type": "evented", "name": "t", "unit": "seconds", "startValue": 0, "endValue": 99, "events": events}
+    read_or_refuse(json.dumps({"shared": {"frames": frames}, "profiles": [profile]}).encode())
 
 
 SOURCE_LINES = [

@@ -18,7 +18,7 @@ def draw(rng, means, trials, *, trial_noise=0.05, dispersion=0.0):
     if dispersion:
         true = true * rng.gamma(1.0 / dispersion, dispersion, size=true.shape)
     counts = rng.poisson(true)
-    return Side(costs=counts * GRAIN, totals=speed * 4.0, grains=np.full(trials, GRAIN))
+    return Side(costs=counts * GRAIN, totals=speed * 4.0, grains=np.full(trials, GRAIN), sampled=speed * 40.0)
 
 
 def p_values(before, after):
@@ -66,17 +66,19 @@ def test_three_trials_find_what_alone_they_could_not():
 
 
 def test_one_trial_on_a_side_has_an_error_and_no_interval():
-    side = Side(costs=np.array([[4.0, 0.0]]), totals=np.array([10.0]), grains=np.array([0.04]))
+    side = Side(
+        costs=np.array([[4.0, 0.0]]), totals=np.array([10.0]), grains=np.array([0.04]), sampled=np.array([16.0])
+    )
 
     change, nothing = moderated_changes(side, side, confidence=0.95)
 
     assert (change.low, change.high, change.p_value) == (None, None, None)
-    assert change.error == pytest.approx((2 * 4.0 * 0.04) ** 0.5)
+    assert change.error == pytest.approx((2 * 4.0 * 0.04 * (1 - 4.0 / 16.0)) ** 0.5)
     assert nothing.error == 0.0
 
 
 def test_costs_that_are_exact_and_equal_are_no_change():
-    side = Side(costs=np.zeros((3, 2)), totals=np.zeros(3), grains=np.zeros(3))
+    side = Side(costs=np.zeros((3, 2)), totals=np.zeros(3), grains=np.zeros(3), sampled=np.zeros(3))
 
     changes = moderated_changes(side, side, confidence=0.95)
 

@@ -116,6 +116,30 @@ def test_merging_takes_the_mean_over_the_trials_that_have_a_role():
     assert (tokenizer.trials, tokenizer.stacks) == (1, ((("main (app.py:1)",), 4.0),))
 
 
+def test_merged_stacks_keep_what_they_were_doing():
+    trials = [judged(), judged()]
+
+    rank = next(profile for profile in merge_roles(trials) if profile.role == "rank-0")
+
+    classes = {" > ".join(frames): name for (frames, _), name in zip(rank.stacks, rank.classes, strict=True)}
+    evidence = trials[0].roles["rank-0"]
+    assert classes == {
+        " > ".join(str(frame) for frame in frames): evidence.stack_class[frames].value
+        for frames in evidence.costs.working
+    }
+    assert "pickle" in classes.values()
+
+
+def test_a_caller_that_rare_stacks_were_folded_into_has_no_class():
+    trials = [judged()]
+
+    (rank,) = (p for p in merge_roles(trials, max_stacks=1) if p.role == "rank-0")
+
+    assert len(rank.classes) == len(rank.stacks) > 1
+    assert "" in rank.classes
+    assert merge_roles([of_costs(costs({("main",): 4.0}))])[0].classes == ()
+
+
 def test_pruning_folds_a_rare_stack_into_the_frame_it_ran_under():
     stacks = {("main", "f", "hot"): 9.0, ("main", "f", "rare", "rarer"): 0.5, ("main", "g"): 0.25, ("other", "x"): 0.1}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from statistics import median
 
 import pytest
 
@@ -18,6 +19,7 @@ from perfguard.workflows.analyze import analyze
 from perfguard.workflows.profile_files import read_file
 
 POINTS = 0.05
+RECORDINGS = 3
 RECORD_S = 2
 # A thousand samples: the standard error of a share is below 1.6 points.
 RATE_HZ = 500
@@ -58,11 +60,12 @@ def turn(share, work):
     spent[work.__name__] = spent.get(work.__name__, 0.0) + time.thread_time() - start_cpu
 
 def main():
+    began_cpu = time.process_time()
     while time.monotonic() < STOP:
         for name, share in WHAT.items():
             turn(share, globals()[name])
-    # The interpreter's start was recorded as well.
-    print(json.dumps({name: seconds / time.process_time() for name, seconds in spent.items()}), flush=True)
+    whole = time.process_time() - began_cpu
+    print(json.dumps({name: seconds / whole for name, seconds in spent.items()}), flush=True)
 
 main()
 """
@@ -101,6 +104,7 @@ def record(tmp_path, program, argument, kind="raw"):
     return profile, next((line for line in done.stdout.splitlines() if line.startswith("{")), "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mix",
     [
@@ -112,17 +116,28 @@ def record(tmp_path, program, argument, kind="raw"):
     ids="-".join,
 )
 def test_shares_are_within_five_points_of_the_truth(tmp_path, mix):
-    # On a machine that is busy with other things a sampler runs late: what two recordings miss is missed.
-    errors = [errors_of(tmp_path, mix)]
-    if max(errors[0].values()) > POINTS:
-        errors.append(errors_of(tmp_path, mix))
+    # The middle of several short recordings: on a machine that is busy with other things one of them may run late.
+    errors = [errors_of(tmp_path, mix) for _ in range(RECORDINGS)]
 
-    assert max(errors[-1].values()) <= POINTS, errors
+    assert max(abs(median(each[kind] for each in errors)) for kind in ("pickle", "hash")) <= POINTS, errors
+
+
+def keep_main(profile):
+    """Take the interpreter's start out of a speedscope file, as `errors_of` does for folded stacks."""
+    document = json.loads(profile.read_text())
+    mains = {place for place, frame in enumerate(document["shared"]["frames"]) if frame["name"] == "main"}
+    for each in document["profiles"]:
+        kept = [n for n, stack in enumerate(each["samples"]) if mains & set(stack)]
+        each["samples"] = [each["samples"][n] for n in kept]
+        each["weights"] = [each["weights"][n] for n in kept]
+    profile.write_text(json.dumps(document))
 
 
 def errors_of(tmp_path, mix):
-    """How far the shares of pickling and hashing are from the truth; checks what does not depend on luck."""
+    """How far off the shares of pickling and hashing are, signed; checks what does not depend on luck."""
     profile, said = record(tmp_path, PROGRAM, json.dumps(mix))
+    # The interpreter's start was recorded as well: on a busy machine it takes long, and it is no part of the truth.
+    profile.write_text("".join(line for line in profile.read_text().splitlines(True) if ";main (" in line))
     analysis = analyze([str(profile)], None)
     (summary,) = analysis.summaries
     true = json.loads(said)
@@ -130,21 +145,26 @@ def errors_of(tmp_path, mix):
     assert summary.unclassed_frac < 0.1
     assert analysis.fired == (pickling > 0.0 and summary.pickle_low >= 0.15)
     return {
-        "pickle": abs(summary.pickle_frac - pickling),
-        "hash": abs(summary.class_frac.get(CallClass.HASH, 0.0) - true.get("hashed", 0.0)),
+        "pickle": summary.pickle_frac - pickling,
+        "hash": summary.class_frac.get(CallClass.HASH, 0.0) - true.get("hashed", 0.0),
     }
 
 
+@pytest.mark.slow
 def test_speedscope_of_the_same_program_says_the_same(tmp_path):
-    profile, said = record(tmp_path, PROGRAM, json.dumps({"pickled": 0.5, "counted": 0.5}), kind="speedscope")
+    errors = []
+    for _ in range(RECORDINGS):
+        profile, said = record(tmp_path, PROGRAM, json.dumps({"pickled": 0.5, "counted": 0.5}), kind="speedscope")
+        keep_main(profile)
+        (summary,) = analyze([str(profile)], None).summaries
+        errors.append(summary.pickle_frac - json.loads(said)["pickled"])
+        assert summary.interval_s == pytest.approx(1.0 / RATE_HZ)
+        assert summary.threads[0].tid > 0
 
-    (summary,) = analyze([str(profile)], None).summaries
-
-    assert summary.interval_s == pytest.approx(1.0 / RATE_HZ)
-    assert summary.pickle_frac == pytest.approx(json.loads(said)["pickled"], abs=POINTS)
-    assert summary.threads[0].tid > 0
+    assert abs(median(errors)) <= POINTS, errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("function", "blocked"), [("blocking", True), ("yielding", False)])
 def test_an_asyncio_loop_with_a_blocking_call(tmp_path, function, blocked):
     profile, _ = record(tmp_path, LOOP, function)
