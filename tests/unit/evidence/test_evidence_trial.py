@@ -208,17 +208,3 @@ def test_recursion_counts_once_in_the_metric():
     trial = of_costs(costs({("main", "walk", "walk"): 2.0}))
 
     assert metric_value(trial, EvidenceMetric(role="rank-0", function="walk (app.py)", score=9.0)) == 2.0
-
-
-def test_merged_stacks_keep_what_they_were_doing():
-    (rank,) = [each for each in merge_roles([judged(), judged()]) if each.role == "rank-0"]
-
-    assert dict(zip((frames[-1] for frames, _ in rank.stacks), rank.classes, strict=True)) == {
-        str(PICKLE): "pickle",
-        str(COMPUTE): "other",
-    }
-    (pruned,) = [each for each in merge_roles([judged()], max_stacks=1) if each.role == "rank-0"]
-    assert dict(zip((frames[-1] for frames, _ in pruned.stacks), pruned.classes, strict=True)) == {
-        str(PICKLE): "pickle",
-        str(MAIN): "",
-    }
