@@ -190,14 +190,14 @@ def _answer(posterior: EffectPosterior, config: DuelConfig) -> tuple[DuelVerdict
     no_change = posterior.p_between(low, high)
     if no_change >= config.confidence:
         return DuelVerdict.NO_CHANGE, no_change
-    worse, better = posterior.p_above(0.0), posterior.p_effect - posterior.p_above(0.0)
-    if config.question is not Question.BETTER and worse >= config.confidence:
-        if posterior.p_above(config.min_effect) >= 0.5:  # noqa: PLR2004 - more likely than not
-            return DuelVerdict.WORSE, worse
-    elif (
-        config.question is not Question.WORSE
-        and better >= config.confidence
-        and posterior.p_above(-config.min_effect) <= 0.5  # noqa: PLR2004 - more likely than not
+    for verdict, sign, excluded in (
+        (DuelVerdict.WORSE, 1, Question.BETTER),
+        (DuelVerdict.BETTER, -1, Question.WORSE),
     ):
-        return DuelVerdict.BETTER, better
+        if config.question is excluded:
+            continue
+        there = posterior.p_towards(sign)
+        # More likely than not worth naming.
+        if there >= config.confidence and sign * posterior.quantile(0.5) >= config.min_effect:
+            return verdict, there
     return DuelVerdict.UNKNOWN, 0.0

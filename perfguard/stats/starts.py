@@ -49,15 +49,15 @@ class EffectPosterior:
     start_sd: float
     noise_sd: float
 
-    @property
-    def p_effect(self) -> float:
-        """The probability that there is an effect at all, both being as likely beforehand."""
-        return float(special.expit(self.log_bayes_factor))
+    def p_towards(self, sign: int) -> float:
+        """Return the probability that there is an effect of that sign, 1 or -1.
 
-    def p_above(self, margin: float) -> float:
-        """Return the probability that the effect is larger than `margin`."""
-        there = float(self.density[self.effects > margin].sum())
-        return self.p_effect * there + (1.0 - self.p_effect) * (margin < 0.0)
+        Beforehand an effect of either sign and none at all are equally likely.
+        """
+        here = float(self.density[sign * self.effects > 0.0].sum())
+        # Each sign has half of the symmetric prior: seen alone, its evidence is twice its share.
+        log_odds = self.log_bayes_factor + math.log(2.0)
+        return here * float(special.expit(log_odds))
 
     def p_between(self, low: float, high: float) -> float:
         """Return the probability that the effect lies between, supposing that there is one.

@@ -161,8 +161,7 @@ class _Bisect:
     def _p_change(self, duel: DuelResult) -> float:
         if duel.posterior is None:
             return 0.0
-        above = duel.posterior.p_above(0.0)
-        return above if self._direction is Direction.REGRESSION else duel.posterior.p_effect - above
+        return duel.posterior.p_towards(1 if self._direction is Direction.REGRESSION else -1)
 
     def _too_small(self) -> str:
         return f"a change of {100 * self._limits.min_effect_frac:g}% or more is ruled out"

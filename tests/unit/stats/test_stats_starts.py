@@ -51,8 +51,10 @@ def test_probabilities_add_up_and_follow_the_sign():
     posterior = effect_posterior([[0.2, 0.21, 0.19], [0.19, 0.2, 0.22]])
     turned = effect_posterior([[-0.2, -0.21, -0.19], [-0.19, -0.2, -0.22]])
     assert posterior.density.sum() == pytest.approx(1.0)
-    assert posterior.p_above(0.0) > 0.98
-    assert turned.p_above(0.0) < 0.02
+    assert posterior.p_towards(1) > 0.98
+    assert turned.p_towards(-1) > 0.98
+    assert turned.p_towards(1) < 0.01
+    assert posterior.p_towards(1) + posterior.p_towards(-1) <= 1.0
     assert posterior.quantile(0.5) == pytest.approx(-turned.quantile(0.5), abs=0.01)
     assert posterior.p_between(-math.inf, 0.05) < 0.02 < posterior.p_between(0.1, 0.3)
 
