@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from perfguard.model.errors import PerfguardError, UntestableError
+from perfguard.model.scenario import Strategy
 from perfguard.model.trial import ROLE_DETOKENIZER, ROLE_OTHER, ROLE_TOKENIZER, ServerReport, rank_role
 from perfguard.targets import server_log, sglang_launch
 from perfguard.targets.processes import ManagedProcess
@@ -154,15 +155,18 @@ def start_server(
     work_dir: Path,
     port: int | None = None,
     model_path: Path | None = None,
+    strategy: Strategy = Strategy.AS_COMMITTED,
 ) -> Iterator[RunningServer]:
     """Start the SGLang server of a checkout or an unpacked release, and end every process of it afterwards.
 
     `source_tree` is overlaid on the environment of `python`; the log and the record of stand-ins are written to
     `work_dir`. `port` None takes a free one. `model_path` is the generated model (`ensure_tiny_model`) where
-    the target names none; without it the model is written to `work_dir`.
+    the target names none; without it the model is written to `work_dir`. `strategy` is put into the server's processes;
+    what it replaced is among the report's stand-ins.
 
     Raises:
-        UntestableError: no sglang in the tree; the server died while it started, or did not answer in time.
+        UntestableError: no sglang in the tree; the server died while it started, or did not answer in time; the
+            strategy does not know the revision's code.
         UsageError: the target asks for what cannot be.
         PerfguardError: the port is taken, or a process survived SIGKILL.
     """
@@ -179,7 +183,7 @@ def start_server(
             old.unlink()
         chosen = port if port is not None else _free_port()
         command = sglang_launch.server_command(target, python=python, model_path=model, port=chosen)
-        process = _start_process(target, command, source_root, work_dir, report_dir)
+        process = _start_process(target, command, source_root, work_dir, report_dir, strategy=strategy)
         try:
             begin = time.monotonic()
             try:
@@ -189,6 +193,7 @@ def start_server(
                 if attempt + 1 < attempts and server_log.died_of_taken_address(process.log_path):
                     continue
                 raise
+            _check_strategy(report_dir, strategy)
             yield RunningServer(
                 process=process,
                 port=chosen,
@@ -206,18 +211,40 @@ def start_server(
 def read_stand_ins(report_dir: Path) -> tuple[str, ...]:
     """Read what the server's processes recorded: each replaced thing and each stand-in kernel that was called, once."""
     found = set()
-    for file in report_dir.glob("*.jsonl"):
-        for line in file.read_text(encoding="utf-8").splitlines():
-            entry = json.loads(line)
-            if "replaced" in entry:
-                found.add(f"{entry['replaced']}: {entry['detail']}")
-            elif "called" in entry:
-                found.add(f"{entry['called']}: called, and raised, because it is a stand-in")
+    for entry in _records(report_dir):
+        if "replaced" in entry:
+            found.add(f"{entry['replaced']}: {entry['detail']}")
+        elif "called" in entry:
+            found.add(f"{entry['called']}: called, and raised, because it is a stand-in")
     return tuple(sorted(found))
 
 
+def _records(report_dir: Path) -> list[dict[str, str]]:
+    return [
+        json.loads(line)
+        for file in report_dir.glob("*.jsonl")
+        for line in file.read_text(encoding="utf-8").splitlines()
+    ]
+
+
+def _check_strategy(report_dir: Path, strategy: Strategy) -> None:
+    """Make sure that the hook put the strategy in: a revision whose modules have other names would run as it is."""
+    if strategy is Strategy.AS_COMMITTED:
+        return
+    if not any(entry.get("strategy") == strategy.value for entry in _records(report_dir)):
+        raise UntestableError(
+            f"strategy {strategy.value} was not put in: the revision has no module of the names it knows"
+        )
+
+
 def _start_process(
-    target: TargetSpec, command: tuple[str, ...], source_root: Path, work_dir: Path, report_dir: Path
+    target: TargetSpec,
+    command: tuple[str, ...],
+    source_root: Path,
+    work_dir: Path,
+    report_dir: Path,
+    *,
+    strategy: Strategy,
 ) -> ManagedProcess:
     # Not below `work_dir`: the server puts sockets there, whose paths must stay under 108 bytes. The server also runs
     # in it, since `python -m` imports from the working directory first.
@@ -231,6 +258,7 @@ def _start_process(
                 temp_dir=temp_dir,
                 report_dir=report_dir,
                 cores=tuple(sorted(os.sched_getaffinity(0))),
+                strategy=strategy,
             ),
             working_dir=temp_dir,
             log_path=work_dir / "server.log",
