@@ -235,6 +235,15 @@ def become_rank(rank):
     shared.here.rank = rank
 
 
+def join_as_rank(scheduler, rank, limit_s):
+    """Do for a scheduler that was made without its constructor what the changed constructor does."""
+    become_rank(rank)
+    if hasattr(scheduler, "perfguard_adopt"):
+        scheduler.perfguard_adopt()
+    if scheduler.tp_cpu_group is not None:
+        collectives.limit_waits(scheduler.tp_cpu_group, limit_s)
+
+
 def _check_parallelism(server_args, name):
     if name == "local":
         return
