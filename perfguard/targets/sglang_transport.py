@@ -104,7 +104,10 @@ class LockstepResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArrivalResult:
-    """Requests at Poisson arrivals: `latencies_ms` count from the intended send time until the last rank has its inputs."""
+    """Requests at Poisson arrivals.
+
+    `latencies_ms` count from the intended send time until the last rank has its inputs.
+    """
 
     payload_bytes: int
     rate_rps: float
@@ -231,8 +234,8 @@ def start_transport(
 ) -> Iterator[RunningTransport]:
     """Start `ranks` rank processes and a sender with the code of a revision, and end every one of them afterwards.
 
-    The sender is pinned to the first of `cores` (None: all that this process may use), rank r to the core r in turn, one
-    computing thread each. `rank_limit_s` is how long a rank waits for another one in a collective.
+    The sender is pinned to the first of `cores` (None: all that this process may use), the ranks to one core each in
+    turn, with one computing thread. `rank_limit_s` is how long a rank waits for another one in a collective.
 
     Raises:
         UntestableError: no sglang in the tree, or a process ended before it was ready; also where the strategy does not
@@ -277,11 +280,10 @@ def start_transport(
         listener.close()
         shutil.rmtree(temp_dir, ignore_errors=True)
         raise
-    with process, listener:
-        with _accept(listener, process, source_root, start_limit_s) as control:
-            running = RunningTransport(process, control, source_root, report_dir)
-            running.receive(start_limit_s)
-            yield running
+    with process, listener, _accept(listener, process, source_root, start_limit_s) as control:
+        running = RunningTransport(process, control, source_root, report_dir)
+        running.receive(start_limit_s)
+        yield running
 
 
 def _accept(listener: socket.socket, process: ManagedProcess, source_root: Path, limit_s: float) -> socket.socket:

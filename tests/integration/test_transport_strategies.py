@@ -1,4 +1,4 @@
-"""Every strategy on the real functions of releases: each rank gets the same bytes, failures end, and nothing is left."""
+"""Every strategy on the real functions of releases: all ranks get the same bytes, failures end, nothing is left."""
 
 from __future__ import annotations
 

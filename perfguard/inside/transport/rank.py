@@ -10,6 +10,7 @@ import pickle
 import resource
 import sys
 import time
+import traceback
 import types
 
 import media_requests
@@ -153,4 +154,9 @@ def cpu_s():
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), json.loads(sys.argv[2]))
+    try:
+        main(int(sys.argv[1]), json.loads(sys.argv[2]))
+    except Exception:
+        # As one write, and not by torch's hook: it puts the rank before each line, and readers of logs miss the error.
+        sys.stderr.write(traceback.format_exc())
+        sys.exit(1)
