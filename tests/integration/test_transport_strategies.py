@@ -73,14 +73,12 @@ def test_every_rank_gets_the_same_bytes_as_with_the_revisions_own_way(start, rel
 
 @pytest.mark.parametrize("strategy", [strategy for strategy in Strategy if strategy is not Strategy.AS_COMMITTED])
 def test_a_rank_that_raises_does_not_hang_the_others(start, strategy):
-    begin = time.monotonic()
-    with (
-        pytest.raises(UntestableError, match=r"TypeError|RankFailedError") as caught,
-        start(strategy, rank_limit_s=5) as transport,
-    ):
-        transport.run_lockstep(TransportCase(kind=MediaKind.BROKEN), requests=1)
+    with start(strategy, rank_limit_s=5) as transport:
+        begin = time.monotonic()
+        with pytest.raises(UntestableError, match=r"TypeError|RankFailedError") as caught:
+            transport.run_lockstep(TransportCase(kind=MediaKind.BROKEN), requests=1)
+        assert time.monotonic() - begin < 30
     assert "runs" not in caught.value.reason
-    assert time.monotonic() - begin < 60
 
 
 @pytest.mark.parametrize("strategy", [Strategy.BROADCAST, Strategy.TENSOR_BROADCAST, Strategy.SHARED_MEMORY])
@@ -92,7 +90,11 @@ def test_a_rank_that_is_killed_or_hangs_ends_the_others_by_the_limit(start, stra
         threading.Timer(0.5, os.kill, (victim, stopped)).start()
         with pytest.raises(UntestableError):
             transport.run_lockstep(TransportCase(), requests=100_000, limit_s=60)
-    assert not any(psutil.pid_exists(pid) for pid in pids)
+    assert [pid for pid in pids if lives(pid)] == []
+
+
+def lives(pid):
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 def test_kill_9_of_the_sender_leaves_no_segment(start):
