@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Annotated
 
 import typer
@@ -31,7 +32,25 @@ from perfguard.cli.options import (
     changed_scenario,
 )
 from perfguard.model.errors import EXIT_INCONCLUSIVE, EXIT_OK
+from perfguard.model.scenario import Strategy
 from perfguard.model.trial import Untestable
+
+
+class StrategyChoice(str, Enum):
+    """One of the strategies, or all of them."""
+
+    AS_COMMITTED = Strategy.AS_COMMITTED.value
+    LOCAL = Strategy.LOCAL.value
+    BROADCAST = Strategy.BROADCAST.value
+    CONDITIONAL = Strategy.CONDITIONAL.value
+    TENSOR_BROADCAST = Strategy.TENSOR_BROADCAST.value
+    SHARED_MEMORY = Strategy.SHARED_MEMORY.value
+    ALL = "all"
+
+    @property
+    def strategies(self) -> tuple[Strategy, ...]:
+        """What to measure."""
+        return tuple(Strategy) if self is StrategyChoice.ALL else (Strategy(self.value),)
 
 
 def run_command(
@@ -40,6 +59,9 @@ def run_command(
     package: PackageOption = "sglang",
     scenario: ScenarioOption = DEFAULT_SCENARIO,
     repeats: Annotated[int, typer.Option(min=1, help="Trials of each revision.")] = 1,
+    strategy: Annotated[
+        StrategyChoice, typer.Option(help="How multimodal inputs reach every rank; `all` measures each way.")
+    ] = StrategyChoice.AS_COMMITTED,
     run_dir: RunDirOption = None,
     resume: ResumeOption = False,
     seed: SeedOption = 0,
@@ -80,7 +102,7 @@ def run_command(
     )
     faces = Faces(markdown=markdown, junit=junit, sarif=sarif)
     with Output(request, as_json=as_json, quiet=quiet, faces=faces) as output:
-        result = measure(request, tuple(revisions), repeats, output.progress)
+        result = measure(request, tuple(revisions), repeats, output.progress, strategy.strategies)
         output.show(result)
     failed = any(isinstance(trial.outcome, Untestable) for trial in result.trials)
     return EXIT_INCONCLUSIVE if failed else EXIT_OK

@@ -29,6 +29,7 @@ import time
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 SHM_DIR = "/dev/shm"
+SHM_PREFIX_CHARS = 16  # a prefix that others could have by chance is not believed
 LAST_HELPERS_S = 0.5  # how long helpers (a resource tracker, say) may clean up after the server's own end
 KILL_LIMIT_S = 15.0
 TICK_S = 0.02
@@ -265,8 +266,9 @@ def shm_of(pid):
 
 
 def recorded_shm(record_dir):
-    """Return the (name, inode) pairs that the server's processes wrote down when they created segments."""
+    """Return the (name, inode) pairs of segments that the server's processes wrote down, by name or by their prefix."""
     found = set()
+    prefixes = set()
     if not record_dir:
         return found
     with contextlib.suppress(OSError):
@@ -277,6 +279,11 @@ def recorded_shm(record_dir):
                         entry = json.loads(line)
                         if "shm" in entry:
                             found.add((entry["shm"], entry["inode"]))
+                        elif len(entry.get("shm_prefix", "")) >= SHM_PREFIX_CHARS:
+                            prefixes.add(entry["shm_prefix"])
+    if prefixes:
+        starts = tuple(prefixes)
+        found |= {(entry.name, entry.inode()) for entry in shm_entries() if entry.name.startswith(starts)}
     return found
 
 

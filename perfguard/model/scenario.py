@@ -35,9 +35,19 @@ class ImageFormat(str, Enum):
 
 
 class Strategy(str, Enum):
-    """How multimodal inputs reach every rank. `AS_COMMITTED` runs the revision as it is."""
+    """How multimodal inputs reach every rank. `AS_COMMITTED` runs the revision as it is.
+
+    The others are put into the server whatever its revision does: each rank builds its own (`LOCAL`), rank 0 builds and
+    pickles for all (`BROADCAST`), the one or the other by size (`CONDITIONAL`), raw tensors between ranks
+    (`TENSOR_BROADCAST`), one copy on the machine (`SHARED_MEMORY`).
+    """
 
     AS_COMMITTED = "as-committed"
+    LOCAL = "local"
+    BROADCAST = "broadcast"
+    CONDITIONAL = "conditional"
+    TENSOR_BROADCAST = "tensor-broadcast"
+    SHARED_MEMORY = "shared-memory"
 
 
 class UserMetric(str, Enum):

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 from perfguard.model.errors import PerfguardError, UntestableError, UsageError
-from perfguard.model.scenario import Device, TargetSpec, VisionTower
+from perfguard.model.scenario import Device, Strategy, TargetSpec, VisionTower
 
 _INSIDE = Path(__file__).parents[1] / "inside"
 _TINY_MODEL_LIMIT_S = 120.0
@@ -84,13 +84,19 @@ def server_command(target: TargetSpec, *, python: Path, model_path: Path | str, 
 
 
 def server_environment(
-    target: TargetSpec, *, source_root: Path, temp_dir: Path, report_dir: Path, cores: tuple[int, ...]
+    target: TargetSpec,
+    *,
+    source_root: Path,
+    temp_dir: Path,
+    report_dir: Path,
+    cores: tuple[int, ...],
+    strategy: Strategy = Strategy.AS_COMMITTED,
 ) -> dict[str, str]:
     """Return the whole environment of a server: perfguard's, and the user's without what steers Python or the server.
 
     Nothing of the user's `PYTHONPATH` is kept. Compiled files are written (`PYTHONDONTWRITEBYTECODE` is dropped):
     sources lie in perfguard's own cache, and compiling them anew would add seconds to each start. `cores` are
-    the numbers of the cores to use.
+    the numbers of the cores to use. The server's processes put `strategy` in themselves, by the hook in `inside/`.
     """
     environment = {name: value for name, value in os.environ.items() if not _DROPPED_VARIABLES.match(name)}
     import_path = [_INSIDE / "site", source_root]
@@ -110,6 +116,7 @@ def server_environment(
             "PERFGUARD_REPORT_DIR": str(report_dir),
             "PERFGUARD_PACKAGE": PACKAGE,
             "PERFGUARD_VISION_TOWER": "zeros" if target.vision_tower is VisionTower.ZEROS else "real",
+            "PERFGUARD_STRATEGY": strategy.value,
         }
         | dict(target.extra_environment)
     )

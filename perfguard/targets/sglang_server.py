@@ -13,15 +13,17 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 
 from perfguard.model.errors import PerfguardError, UntestableError
+from perfguard.model.scenario import Strategy
 from perfguard.model.trial import ROLE_DETOKENIZER, ROLE_OTHER, ROLE_TOKENIZER, ServerReport, rank_role
 from perfguard.targets import server_log, sglang_launch
 from perfguard.targets.ports import HOST, free_port, listens, port_is_free
 from perfguard.targets.processes import ManagedProcess
+from perfguard.targets.server_records import check_strategy, read_loaded_files, read_stand_ins
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -170,6 +172,7 @@ class LaunchedServer:
         work_dir: Path,
         port: int | None = None,
         model_path: Path | None = None,
+        strategy: Strategy = Strategy.AS_COMMITTED,
     ) -> None:
         """Launch the SGLang server of a checkout or an unpacked release; see `start_server` for what is what."""
         self._target = target
@@ -183,6 +186,7 @@ class LaunchedServer:
         if port is not None and not port_is_free(port):
             raise PerfguardError(f"port {port} on {HOST} is taken", hint="name another one, or none for any free port")
         self._fixed_port = port
+        self._strategy = strategy
         self._launch()
 
     def _launch(self) -> None:
@@ -193,13 +197,21 @@ class LaunchedServer:
             self._target, python=self._python, model_path=self._model, port=self._port
         )
         self._begin = time.monotonic()
-        self._process = _start_process(self._target, self._command, self._source_root, self._work_dir, self._report_dir)
+        self._process = _start_process(
+            self._target,
+            self._command,
+            self._source_root,
+            self._work_dir,
+            self._report_dir,
+            strategy=self._strategy,
+        )
 
     def wait(self) -> RunningServer:
         """Wait until the server answers its health check.
 
         Raises:
-            UntestableError: it died while it started, or did not answer in time.
+            UntestableError: it died while it started, or did not answer in time; the strategy does not know the
+                revision's code.
         """
         try:
             self._wait_until_healthy()
@@ -210,6 +222,7 @@ class LaunchedServer:
             self.stop()
             self._launch()
             self._wait_until_healthy()
+        check_strategy(self._report_dir, self._strategy)
         return RunningServer(
             process=self._process,
             port=self._port,
@@ -242,20 +255,29 @@ def start_server(
     work_dir: Path,
     port: int | None = None,
     model_path: Path | None = None,
+    strategy: Strategy = Strategy.AS_COMMITTED,
 ) -> Iterator[RunningServer]:
     """Start the SGLang server of a checkout or an unpacked release, and end every process of it afterwards.
 
     `source_tree` is overlaid on the environment of `python`; the log and the record of stand-ins are written to
     `work_dir`. `port` None takes a free one. `model_path` is the generated model (`ensure_tiny_model`) where
-    the target names none; without it the model is written to `work_dir`.
+    the target names none; without it the model is written to `work_dir`. `strategy` is put into the server's processes;
+    what it replaced is among the report's stand-ins.
 
     Raises:
-        UntestableError: no sglang in the tree; the server died while it started, or did not answer in time.
+        UntestableError: no sglang in the tree; the server died while it started, or did not answer in time; the
+            strategy does not know the revision's code.
         UsageError: the target asks for what cannot be.
         PerfguardError: the port is taken, or a process survived SIGKILL.
     """
     launched = LaunchedServer(
-        target, source_tree=source_tree, python=python, work_dir=work_dir, port=port, model_path=model_path
+        target,
+        source_tree=source_tree,
+        python=python,
+        work_dir=work_dir,
+        port=port,
+        model_path=model_path,
+        strategy=strategy,
     )
     try:
         yield launched.wait()
@@ -263,37 +285,14 @@ def start_server(
         launched.stop()
 
 
-def read_stand_ins(report_dir: Path) -> tuple[str, ...]:
-    """Read what the server's processes recorded: each replaced thing and each stand-in kernel that was called, once."""
-    found = set()
-    for entry in _records(report_dir):
-        if "replaced" in entry:
-            found.add(f"{entry['replaced']}: {entry['detail']}")
-        elif "called" in entry:
-            found.add(f"{entry['called']}: called, and raised, because it is a stand-in")
-    return tuple(sorted(found))
-
-
-def read_loaded_files(report_dir: Path, source_root: Path, source_tree: Path) -> tuple[str, ...]:
-    """Read which source files the server's processes imported, relative to the tree; `source_root` is below it."""
-    modules = {str(entry["loaded"]) for entry in _records(report_dir) if "loaded" in entry}
-    found = set()
-    for module in modules:
-        base = source_root.joinpath(*module.split("."))
-        for file in (base.with_suffix(".py"), base / "__init__.py"):
-            if file.is_file():
-                found.add(file.relative_to(source_tree).as_posix())
-    return tuple(sorted(found))
-
-
-def _records(report_dir: Path) -> Iterator[dict[str, Any]]:
-    for file in report_dir.glob("*.jsonl"):
-        for line in file.read_text(encoding="utf-8").splitlines():
-            yield json.loads(line)
-
-
 def _start_process(
-    target: TargetSpec, command: tuple[str, ...], source_root: Path, work_dir: Path, report_dir: Path
+    target: TargetSpec,
+    command: tuple[str, ...],
+    source_root: Path,
+    work_dir: Path,
+    report_dir: Path,
+    *,
+    strategy: Strategy,
 ) -> ManagedProcess:
     # Not below `work_dir`: the server puts sockets there, whose paths must stay under 108 bytes. The server also runs
     # in it, since `python -m` imports from the working directory first.
@@ -307,6 +306,7 @@ def _start_process(
                 temp_dir=temp_dir,
                 report_dir=report_dir,
                 cores=tuple(sorted(os.sched_getaffinity(0))),
+                strategy=strategy,
             ),
             working_dir=temp_dir,
             log_path=work_dir / "server.log",

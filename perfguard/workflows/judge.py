@@ -17,6 +17,7 @@ from perfguard.evidence.trial import TrialEvidence, trial_evidence
 from perfguard.model.profile import Stack
 from perfguard.model.result import Finding, RevisionSummary, RunInfo
 from perfguard.model.revision import Revision
+from perfguard.model.scenario import Strategy
 from perfguard.model.trial import Trial, Untestable
 from perfguard.revisions.environments import site_packages
 from perfguard.stats.ratios import geometric_interval
@@ -38,12 +39,14 @@ class Judge:
         self._evidence: dict[int, TrialEvidence] = {}
         self._sources: dict[str, tuple[TreeSources, tuple[str, ...]]] = {}
 
-    def evidence(self, trials: Sequence[Trial], revision: Revision) -> tuple[TrialEvidence, ...]:
-        """Return the evidence of every completed, profiled trial of `revision` among `trials`."""
+    def evidence(
+        self, trials: Sequence[Trial], revision: Revision, strategy: Strategy = Strategy.AS_COMMITTED
+    ) -> tuple[TrialEvidence, ...]:
+        """Return the evidence of every completed, profiled trial of `revision` with `strategy` among `trials`."""
         return tuple(
             found
             for trial in trials
-            if trial.revision == revision.commit and (found := self.evidence_of(trial)) is not None
+            if is_of(trial, revision, strategy) and (found := self.evidence_of(trial)) is not None
         )
 
     def evidence_of(self, trial: Trial) -> TrialEvidence | None:
@@ -79,12 +82,19 @@ def _base_library(python: Path, version: str) -> Path | None:
     return library if library.is_dir() else None
 
 
-def summarise_revisions(session: Session, revisions: Sequence[Revision]) -> tuple[RevisionSummary, ...]:
-    """Summarise every revision that was tried, in the history's order."""
+def is_of(trial: Trial, revision: Revision, strategy: Strategy) -> bool:
+    """Whether a trial measured that revision with that strategy."""
+    return (trial.revision, trial.strategy) == (revision.commit, strategy.value)
+
+
+def summarise_revisions(
+    session: Session, revisions: Sequence[Revision], strategy: Strategy = Strategy.AS_COMMITTED
+) -> tuple[RevisionSummary, ...]:
+    """Summarise every revision that was tried with `strategy`, in the history's order."""
     scenario = session.bench.scenario
     summaries = []
     for index, revision in enumerate(revisions):
-        trials = [trial for trial in session.trials if trial.revision == revision.commit]
+        trials = [trial for trial in session.trials if is_of(trial, revision, strategy)]
         if not trials:
             continue
         by_start: dict[int, list[float]] = {}

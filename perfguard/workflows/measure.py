@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 from perfguard.evidence.profiles import merge_roles
 from perfguard.model.errors import UsageError
 from perfguard.model.progress import Progress
 from perfguard.model.result import RunResult
+from perfguard.model.revision import Revision
+from perfguard.model.scenario import Strategy
 from perfguard.workflows.judge import Judge, run_info, summarise_revisions
 from perfguard.workflows.session import Session
 from perfguard.workflows.setup import RunRequest, open_bench, open_named, open_store
 
 
-def measure(request: RunRequest, refs: tuple[str, ...], repeats: int, progress: Progress) -> RunResult:
-    """Run every revision `repeats` times, in blocks of random order.
+def measure(
+    request: RunRequest,
+    refs: tuple[str, ...],
+    repeats: int,
+    progress: Progress,
+    strategies: tuple[Strategy, ...] = (Strategy.AS_COMMITTED,),
+) -> RunResult:
+    """Run every revision with every strategy `repeats` times, each trial on a server of its own, in random order.
 
     Raises:
         UsageError: a revision does not exist or is named twice.
@@ -23,23 +32,43 @@ def measure(request: RunRequest, refs: tuple[str, ...], repeats: int, progress: 
     revisions = tuple(repository.resolve(ref) for ref in refs)
     if len({revision.commit for revision in revisions}) < len(revisions):
         raise UsageError("a revision is named twice", hint="to measure one revision more often, use --repeats")
+    arms = [(revision, strategy) for revision in revisions for strategy in strategies]
     with (
-        open_store(request, f"run x{repeats}", revisions) as store,
+        open_store(request, verb_of(repeats, strategies), revisions) as store,
         Session(open_bench(request, repository, store, progress)) as session,
     ):
         order = random.Random(request.seed)  # noqa: S311 - order of trials, not a secret
         for _ in range(repeats):
-            block = list(revisions)
+            block = list(arms)
             order.shuffle(block)
-            for revision in block:
-                session.begin_block([revision], fresh=True)
+            for revision, strategy in block:
+                session.begin_block([revision], fresh=True, strategy=strategy)
                 session.trial(revision)
         judge = Judge(session, revisions)
+        shown = [(_labelled(revision, strategy), strategy) for revision, strategy in arms]
         return RunResult(
             run=run_info(request, session),
-            revisions=summarise_revisions(session, revisions),
+            revisions=tuple(
+                dataclasses.replace(summary, index=place)
+                for place, (revision, strategy) in enumerate(shown)
+                for summary in summarise_revisions(session, [revision], strategy)
+            ),
             profiles=tuple(
-                (revision.label, merge_roles(judge.evidence(session.trials, revision))) for revision in revisions
+                (revision.label, merge_roles(judge.evidence(session.trials, revision, strategy)))
+                for revision, strategy in shown
             ),
             trials=session.trials,
         )
+
+
+def verb_of(repeats: int, strategies: tuple[Strategy, ...]) -> str:
+    """Return what the store calls a run, such as `run x3` or `run x3 local,broadcast`."""
+    named = ",".join(strategy.value for strategy in strategies)
+    return f"run x{repeats}" + ("" if strategies == (Strategy.AS_COMMITTED,) else f" {named}")
+
+
+def _labelled(revision: Revision, strategy: Strategy) -> Revision:
+    """Let a revision be called by its strategy, too, where that changes it."""
+    if strategy is Strategy.AS_COMMITTED:
+        return revision
+    return dataclasses.replace(revision, label=f"{revision.label} {strategy.value}")

@@ -18,7 +18,7 @@ import msgspec
 from perfguard.model.errors import MissingTrialError, PerfguardError, UsageError
 from perfguard.model.progress import Progress
 from perfguard.model.result import BisectResult, CompareResult, Direction, RunResult
-from perfguard.model.scenario import Scenario
+from perfguard.model.scenario import Scenario, Strategy
 from perfguard.model.trial import Trial, Untestable
 from perfguard.report.clean import AnyResult, clean, clean_text
 from perfguard.report.document import write_bytes
@@ -30,7 +30,7 @@ from perfguard.workflows.measure import measure
 from perfguard.workflows.metrics import user_value
 from perfguard.workflows.setup import RunRequest
 
-_REPEATS = re.compile(r"run x(\d+)")
+_REPEATS = re.compile(r"run x(\d+)(?: (\S+))?")
 
 
 KEPT = "judged.json.gz"
@@ -230,7 +230,8 @@ def _decide(run: StoredRun, progress: Progress) -> AnyResult:
     if name == "compare":
         return compare(run.request, refs[0], refs[1], progress)
     if (repeats := _REPEATS.fullmatch(run.verb)) is not None:
-        return measure(run.request, refs, int(repeats[1]), progress)
+        named = (repeats[2] or Strategy.AS_COMMITTED.value).split(",")
+        return measure(run.request, refs, int(repeats[1]), progress, tuple(map(Strategy, named)))
     raise UsageError(
         f"the run in {run.request.run_dir} is of {run.verb!r}, which is not known here",
         hint="it was written by another version of perfguard, which can still show it",

@@ -39,6 +39,7 @@ class Servers:
         """Begin without a server."""
         self._bench = bench
         self._stalls: dict[str, _Stall] = {}
+        self._strategy = Strategy.AS_COMMITTED
 
     def __enter__(self) -> Servers:
         return self
@@ -58,12 +59,15 @@ class Servers:
         """Return the number of the server start that trials of `revision` run on."""
         return self._stalls[revision.commit].start
 
-    def restart(self, revisions: Sequence[Revision], *, first_start: int) -> None:
+    def restart(self, revisions: Sequence[Revision], *, first_start: int, strategy: Strategy) -> None:
         """Stop all servers and start one for each of `revisions`, all at once; starts are numbered from `first_start`.
+
+        `strategy` is put into all of them.
 
         Where one does not start, its trial tells.
         """
         self.close()
+        self._strategy = strategy
         clock = time.monotonic()
         labels = " and ".join(revision.label for revision in revisions)
         self._bench.progress.step(f"starting {labels}")
@@ -74,7 +78,7 @@ class Servers:
         for stall in self._stalls.values():
             stall.unpaid_wall_s = (time.monotonic() - clock) / len(revisions)
 
-    def run(self, revision: Revision, *, number: int, block: int, strategy: Strategy, profile: bool) -> Trial:
+    def run(self, revision: Revision, *, number: int, block: int, profile: bool) -> Trial:
         """Run one trial on the server of `revision`, and keep it in the store; the other servers stay parked.
 
         A server that did not start, failed or did not drain, and a load generator that could not keep up, end as
@@ -95,7 +99,7 @@ class Servers:
             block=block,
             start=stall.start,
             revision=revision.commit,
-            strategy=strategy.value,
+            strategy=self._strategy.value,
             started_at=started_at,
             wall_s=time.monotonic() - clock + stall.unpaid_wall_s,
             outcome=outcome,
@@ -127,6 +131,7 @@ class Servers:
                 work_dir=work_dir,
                 model_path=bench.model_path,
                 port=None if bench.port is None else bench.port + port_offset,
+                strategy=self._strategy,
             )
         except UntestableError as error:
             stall.failure = error

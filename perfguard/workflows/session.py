@@ -31,6 +31,7 @@ class Session:
         self._block = 0
         self._servers = Servers(bench)
         self._wanted: tuple[Revision, ...] = ()
+        self._strategy = Strategy.AS_COMMITTED
         self._stale = True
 
     def __enter__(self) -> Session:
@@ -51,15 +52,17 @@ class Session:
         """What the trials cost, those that were kept included."""
         return sum(trial.wall_s for trial in self._trials)
 
-    def begin_block(self, revisions: Sequence[Revision], *, fresh: bool) -> None:
-        """Start a new block, in which trials of `revisions` are compared with each other.
+    def begin_block(
+        self, revisions: Sequence[Revision], *, fresh: bool, strategy: Strategy = Strategy.AS_COMMITTED
+    ) -> None:
+        """Start a new block, in which trials of `revisions` are compared with each other; `strategy` is put into all.
 
         They run on servers of their own that stay up together: on those of the block before if it had the same
         revisions, all are up, and `fresh` is False; else on new ones. Nothing is started before the first trial.
         """
         self._block += 1
-        self._stale = self._stale or fresh or tuple(revisions) != self._wanted
-        self._wanted = tuple(revisions)
+        self._stale = self._stale or fresh or (tuple(revisions), strategy) != (self._wanted, self._strategy)
+        self._wanted, self._strategy = tuple(revisions), strategy
 
     def trial(self, revision: Revision) -> Trial:
         """Return the next trial, of `revision`, one of the block's.
@@ -71,7 +74,8 @@ class Session:
         number = len(self._trials) + 1
         if number <= len(self._kept):
             trial = self._kept[number - 1]
-            if trial.revision != revision.commit or trial.block != self._block:
+            wanted = (revision.commit, self._block, self._strategy.value)
+            if (trial.revision, trial.block, trial.strategy) != wanted:
                 raise PerfguardError(
                     f"trial {number} in {self.bench.store.run_dir} is of {trial.revision[:12]}, not {revision.label}",
                     hint="the run was made by another version of perfguard or the scenario: start anew",
@@ -81,13 +85,12 @@ class Session:
                 raise MissingTrialError(number)
             if self._stale or not self._servers.is_up(self._wanted):
                 first_start = 1 + max((trial.start for trial in self._trials), default=0)
-                self._servers.restart(self._wanted, first_start=first_start)
+                self._servers.restart(self._wanted, first_start=first_start, strategy=self._strategy)
                 self._stale = False
             trial = self._servers.run(
                 revision,
                 number=number,
                 block=self._block,
-                strategy=Strategy.AS_COMMITTED,
                 profile=self._wants_profile(revision),
             )
             self.bench.progress.say(f"trial {number}, block {self._block}: {revision.label}: {self._tell(trial)}")
@@ -124,7 +127,9 @@ class Session:
         starts = [
             trial.start
             for trial in self._trials
-            if trial.revision == revision.commit and (samples := samples_of(trial)) is not None and samples.profiles
+            if (trial.revision, trial.strategy) == (revision.commit, self._strategy.value)
+            and (samples := samples_of(trial)) is not None
+            and samples.profiles
         ]
         return (
             profiling.enabled

@@ -5,7 +5,9 @@ JSON lines in `PERFGUARD_REPORT_DIR`, one file a process:
 
     {"pid": 1, "replaced": "torchvision", "detail": "..."}     something stands in for the real thing
     {"pid": 1, "called": "sgl_kernel.rmsnorm"}                 a stand-in kernel was asked to compute
+    {"pid": 1, "strategy": "local", "replaced": "..."}         the same, done by a strategy (`PERFGUARD_STRATEGY`)
     {"pid": 1, "shm": "psm_1", "inode": 7}                     a shared-memory segment was created
+    {"pid": 1, "shm_prefix": "perfguard-5a...-"}               segments will be created with names that begin so
     {"pid": 1, "loaded": "sglang.srt.server_args"}             a module of the package under test is being imported
 """
 
@@ -39,6 +41,9 @@ def install():
     }
     if os.environ.get("PERFGUARD_VISION_TOWER") == "zeros":
         around["sglang.srt.models.qwen2_5_vl"] = _answer_vision_tower_with_zeros
+    strategy = os.environ.get("PERFGUARD_STRATEGY", "as-committed")
+    if strategy != "as-committed":
+        around.update(_strategies().install(strategy, record))
     sys.meta_path.insert(0, _ImportInterceptor(around, os.environ.get("PERFGUARD_PACKAGE", "")))
 
 
@@ -65,6 +70,17 @@ def record(**fields):
         os.write(descriptor, line.encode())
     finally:
         os.close(descriptor)
+
+
+def _strategies():
+    """Load the package beside this directory under a name that nothing of the server can have."""
+    directory = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "strategies")
+    spec = importlib.util.spec_from_file_location(
+        "perfguard_strategies", os.path.join(directory, "__init__.py"), submodule_search_locations=[directory]
+    )
+    package = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(package)
+    return package
 
 
 class _ImportInterceptor:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from perfguard.model.errors import PerfguardError, UntestableError, UsageError
-from perfguard.model.scenario import Device, TargetKind, TargetSpec, VisionTower
+from perfguard.model.scenario import Device, Strategy, TargetKind, TargetSpec, VisionTower
 from perfguard.targets import sglang_launch
 
 PYTHON = Path("/env/bin/python")
@@ -155,3 +155,9 @@ def test_versions_are_read_from_names_and_files(tmp_path, line):
         ("torch", "2.13.0+cpu"),
         ("transformers", "4.57.1"),
     )
+
+
+def test_the_strategy_goes_to_the_hook_and_the_users_own_does_not(monkeypatch):
+    monkeypatch.setenv("PERFGUARD_STRATEGY", "broadcast")
+    assert environment(spec())["PERFGUARD_STRATEGY"] == "as-committed"
+    assert environment(spec(), strategy=Strategy.SHARED_MEMORY)["PERFGUARD_STRATEGY"] == "shared-memory"

@@ -16,8 +16,9 @@ import psutil
 import pytest
 
 from perfguard.model.errors import PerfguardError, UntestableError
-from perfguard.model.scenario import Device, TargetKind, TargetSpec, VisionTower
-from perfguard.targets.sglang_server import read_stand_ins, start_server
+from perfguard.model.scenario import Device, Strategy, TargetKind, TargetSpec, VisionTower
+from perfguard.targets.server_records import read_stand_ins
+from perfguard.targets.sglang_server import start_server
 
 # Takes the server's arguments; its behaviour is ordered by FAKE, its state kept in FAKE_STATE.
 FAKE_SERVER = """
@@ -265,3 +266,11 @@ def test_stand_ins_are_listed_once_with_the_kernels_that_were_called(tmp_path):
         "sgl_kernel.rmsnorm: called, and raised, because it is a stand-in",
         "sgl_kernel: names resolve",
     )
+
+
+def test_a_strategy_that_nothing_put_in_is_untestable(serve):
+    with (
+        pytest.raises(UntestableError, match="strategy local was not put in: the revision has no module"),
+        serve("behave", strategy=Strategy.LOCAL),
+    ):
+        pass

@@ -139,12 +139,14 @@ class FakeServers:
     def start_of(self, revision):
         return self._starts[revision.commit]
 
-    def restart(self, revisions, *, first_start):
+    def restart(self, revisions, *, first_start, strategy):
+        self._strategy = strategy
         self._starts = {revision.commit: first_start + i for i, revision in enumerate(revisions)}
         self._world.started.append([int(revision.commit) for revision in revisions])
 
     def run(self, revision, **arguments):
-        return self._world.run(self._bench, revision, self._starts[revision.commit], **arguments)
+        start = self._starts[revision.commit]
+        return self._world.run(self._bench, revision, start, strategy=self._strategy, **arguments)
 
     def close(self):
         self._starts = {}

@@ -1,0 +1,133 @@
+"""Part any value that pickles into metadata and the raw bytes of its tensors and arrays, and build it again.
+
+Pickle's protocol 5 does the walking, so whatever the server's own pickling accepts is accepted here, with shared references
+kept; plain CPU tensors and arrays leave as buffers without a copy (a non-contiguous one is copied, and arrives contiguous).
+Subclasses, tensors of other devices, sparse or quantised ones, those that need a gradient and arrays of objects are pickled.
+"""
+
+import io
+import pickle
+
+import numpy as np
+import torch
+
+# A small buffer costs more as a message of its own than as a few bytes of the metadata.
+IN_BAND_BYTES = 8192
+
+
+def split(value, in_band_bytes=IN_BAND_BYTES):
+    """Return `value` as (metadata, buffers): bytes, and a list of flat byte views that stay valid while `value` lives.
+
+    Buffers under `in_band_bytes` go into the metadata.
+    """
+    buffers = []
+
+    def keep_in_band(buffer):
+        raw = buffer.raw()
+        if raw.nbytes < in_band_bytes:
+            return True
+        buffers.append(raw)
+        return False
+
+    stream = io.BytesIO()
+    _Splitter(stream, protocol=5, buffer_callback=keep_in_band).dump(value)
+    return stream.getvalue(), buffers
+
+
+def join(metadata, buffers):
+    """Build the value of `split` again. Its tensors and arrays share the memory of `buffers`, which should be writable."""
+    return pickle.loads(metadata, buffers=buffers)
+
+
+def size_bytes(value):
+    """Estimate the bytes that moving `value` takes, without copying: what its tensors, arrays, strings and lists hold.
+
+    Follows lists, tuples, sets, dicts (keys are left out) and the attributes of objects; what is met twice counts once.
+    Lists of numbers count 8 bytes a number, and are not walked.
+    """
+    total = 0
+    seen = set()
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if item is None or isinstance(item, (bool, int, float)):
+            total += 8
+            continue
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, torch.Tensor):
+            total += item.numel() * item.element_size()
+        elif isinstance(item, np.ndarray):
+            total += item.nbytes
+        elif isinstance(item, (bytes, bytearray, str)):
+            total += len(item)
+        elif isinstance(item, memoryview):
+            total += item.nbytes
+        elif isinstance(item, (list, tuple, set, frozenset)):
+            if item and isinstance(next(iter(item)), (int, float)) and isinstance(item, list):
+                total += 8 * len(item)
+            else:
+                pending.extend(item)
+        elif isinstance(item, dict):
+            pending.extend(item.values())
+        elif isinstance(item, type) or callable(item):
+            continue
+        else:
+            pending.extend(getattr(item, "__dict__", {}).values())
+            for slot in _slots(type(item)):
+                if hasattr(item, slot):
+                    pending.append(getattr(item, slot))
+    return total
+
+
+class _Splitter(pickle.Pickler):
+    def reducer_override(self, value):
+        kind = type(value)
+        if kind is torch.Tensor:
+            if _is_plain(value):
+                flat = value.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+                return _tensor, (pickle.PickleBuffer(flat), value.dtype, tuple(value.shape))
+        elif kind is np.ndarray and not value.dtype.hasobject:
+            flat = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+            if not flat.flags.writeable:
+                flat = flat.copy()  # collectives and receivers take writable memory only
+            return _array, (pickle.PickleBuffer(flat), value.dtype, value.shape)
+        return NotImplemented
+
+
+def _is_plain(tensor):
+    return (
+        tensor.device.type == "cpu"
+        and tensor.layout is torch.strided
+        and not tensor.requires_grad
+        and not tensor.is_quantized
+        and not tensor.is_conj()
+        and not tensor.is_neg()
+        and not tensor.__dict__
+    )
+
+
+def _tensor(buffer, dtype, shape):
+    if not len(buffer):
+        return torch.empty(shape, dtype=dtype)
+    return byte_tensor(buffer).view(dtype).reshape(shape)
+
+
+def _array(buffer, dtype, shape):
+    if not len(buffer):
+        return np.empty(shape, dtype=dtype)
+    return np.frombuffer(buffer, dtype=np.uint8).view(dtype).reshape(shape)
+
+
+def byte_tensor(buffer):
+    """Return a tensor of bytes over a non-empty `buffer`, without a copy."""
+    if memoryview(buffer).readonly:
+        buffer = bytearray(buffer)
+    return torch.frombuffer(buffer, dtype=torch.uint8)
+
+
+def _slots(kind):
+    for base in kind.__mro__:
+        slots = base.__dict__.get("__slots__", ())
+        yield from (slots,) if isinstance(slots, str) else slots

@@ -1,0 +1,159 @@
+"""Values in shared memory: equal to the byte for every rank, and no segment left once all ranks have mapped it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from perfguard.inside.strategies import shared  # noqa: E402 - needs torch
+
+SHM = Path(shared.DIRECTORY)
+
+
+@pytest.fixture
+def records():
+    return []
+
+
+@pytest.fixture
+def producer(records):
+    yield (made := shared.Producer(2, lambda **fields: records.append(fields)))
+    assert segments(made) == []
+
+
+def segments(producer):
+    return sorted(file.name for file in SHM.glob(f"{producer._prefix}*"))
+
+
+def mapped(producer):
+    return Path("/proc/self/maps").read_text().count(producer._prefix)
+
+
+@pytest.fixture
+def value():
+    return {"feature": torch.arange(50_000.0), "odd": torch.arange(9001, dtype=torch.uint8), "text": "é", "none": None}
+
+
+def sent_and_received(value):
+    return pickle.loads(pickle.dumps(value))  # noqa: S301 - our own
+
+
+def equal(left, right):
+    return left.keys() == right.keys() and all(
+        torch.equal(left[key], right[key]) if isinstance(left[key], torch.Tensor) else left[key] == right[key]
+        for key in left
+    )
+
+
+def test_each_rank_gets_the_value_and_the_last_removes_the_name(producer, value):
+    descriptor = producer.publish(value)
+    assert len(pickle.dumps(descriptor)) < 250
+    first = sent_and_received(descriptor).attach(1)
+    assert len(segments(producer)) == 1
+    second = descriptor.attach(0)
+    assert segments(producer) == []
+    assert equal(first, value)
+    assert equal(second, value)
+
+
+def test_the_memory_goes_with_the_last_tensor(producer, value):
+    descriptor = producer.publish(value)
+    kept = descriptor.attach(0)["feature"]
+    other = descriptor.attach(1)
+    assert mapped(producer) == 2
+    del other
+    assert mapped(producer) == 1
+    assert kept.sum() == value["feature"].sum()
+    del kept
+    assert mapped(producer) == 0
+
+
+def test_a_rank_that_writes_changes_its_own_copy_only(producer, value):
+    descriptor = producer.publish(value)
+    one, two = descriptor.attach(0), descriptor.attach(1)
+    one["feature"].zero_()
+    assert torch.equal(two["feature"], value["feature"])
+
+
+def test_many_requests_leave_neither_descriptors_nor_mappings(producer, value):
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - counted, never opened
+    for _ in range(300):
+        descriptor = producer.publish(value)
+        assert equal(descriptor.attach(0), descriptor.attach(1))
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    assert mapped(producer) == 0
+
+
+def test_no_room_is_told_and_leaves_nothing(producer, value, records, monkeypatch, caplog):
+    written = []
+
+    def pwrite(descriptor, data, offset):
+        written.append(offset)
+        if offset > 10_000:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(descriptor, data, offset)
+
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    assert producer.publish({"a": torch.zeros(5000), "b": torch.zeros(5000)}) is None
+    assert producer.publish({"a": torch.zeros(5000), "b": torch.zeros(5000)}) is None
+    assert len(written) == 6
+    assert [record["detail"].count("No space left") for record in records if "detail" in record] == [1]
+    assert caplog.text.count("No space left on device") == 2
+
+
+def test_inputs_pickle_as_a_descriptor_and_fall_back_to_themselves(producer, value, monkeypatch):
+    holder = shared.Holder()
+    holder.producer, holder.prepare = producer, lambda inputs: inputs.update(hashed=True)
+    monkeypatch.setattr(shared, "here", holder)
+    sent = pickle.dumps(shared.SharedInputs(value))
+    assert len(sent) < 300
+    holder.producer, holder.rank = None, 0
+    received = pickle.loads(sent)  # noqa: S301 - our own
+    handed_on = pickle.dumps(received)
+    assert len(handed_on) < 300
+    holder.rank = 1
+    assert equal(dict(received), value | {"hashed": True})
+    assert equal(dict(pickle.loads(handed_on)), dict(received))  # noqa: S301 - our own
+
+    holder.producer = producer
+    monkeypatch.setattr(producer, "publish", lambda _: None)
+    assert equal(dict(sent_and_received(shared.SharedInputs(value))), value | {"hashed": True})
+
+
+def test_a_process_that_is_no_rank_says_so(producer, value, monkeypatch):
+    monkeypatch.setattr(shared, "here", shared.Holder())
+    inputs = shared.SharedInputs(value)
+    inputs.descriptor = producer.publish(value)
+    with pytest.raises(RuntimeError, match=r"sent to a process that is not a rank"):
+        sent_and_received(inputs)
+    with pytest.raises(RuntimeError, match=r"is for 2 ranks; this is rank 2"):
+        inputs.descriptor.attach(2)
+    assert equal(inputs.descriptor.attach(0), inputs.descriptor.attach(1))
+    with pytest.raises(RuntimeError, match=r"cannot be opened by rank 1: No such file"):
+        inputs.descriptor.attach(1)
+
+
+def test_the_reaper_removes_what_a_killed_producer_left(tmp_path):
+    reaper = Path(shared.__file__).parents[1] / "reaper.py"
+    made = shared.Producer(
+        2, lambda **fields: (tmp_path / "1.jsonl").write_text(f'{{"shm_prefix": "{fields["shm_prefix"]}"}}\n')
+    )
+    other = shared.Producer(2, lambda **_: None)
+    descriptors = [made.publish({"a": torch.zeros(9000)}) for _ in range(3)]
+    kept = other.publish({"a": torch.zeros(9000)})
+    (tmp_path / "2.jsonl").write_text('{"shm_prefix": "perfguard-"}\n')
+    descriptors[0].attach(0)
+    assert len(segments(made)) == 3
+    subprocess.run([sys.executable, "-I", "-S", str(reaper), "--clean", str(tmp_path)], check=True)
+    assert segments(made) == []
+    assert len(segments(other)) == 1
+    kept.attach(0), kept.attach(1)
