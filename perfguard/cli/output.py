@@ -22,7 +22,7 @@ from perfguard.report.render import write_report
 from perfguard.report.text import print_result
 from perfguard.revisions.installers import InstallerName
 from perfguard.workflows.places import new_run_dir, newest_run_dir
-from perfguard.workflows.replay import keep_result
+from perfguard.workflows.replay import keep_result, resume_command
 from perfguard.workflows.setup import RunRequest
 
 REPORT = "report.html"
@@ -92,8 +92,7 @@ class Output:
         self.progress.close()
         if kind is not None and (self._request.run_dir / "run.sqlite").exists():
             self._errors.print(
-                f"perfguard: the trials so far are kept; continue with: {self._request.command} --resume "
-                f"--run-dir {shlex.quote(str(self._request.run_dir))}",
+                f"perfguard: the trials so far are kept; continue with: {resume_command(self._request)}",
                 highlight=False,
                 markup=False,
                 soft_wrap=True,

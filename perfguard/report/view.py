@@ -186,7 +186,7 @@ def _banner(result: AnyResult) -> Banner:
         if result.verdict is BisectVerdict.CULPRIT and result.direction is Direction.IMPROVEMENT:
             look, sign, label = "faster", "▼", "Improvement found"
         sentence = result.sentence
-        facts.append(f"{words.counted(measured(result.trials), 'revision')} measured of {result.candidates:,}")
+        facts.append(f"{words.counted(measured(result.trials), 'revision')} measured of {result.candidates + 1:,}")
     elif isinstance(result, CompareResult):
         look, sign, label = _COMPARE_LOOKS[result.verdict]
         sentence = result.sentence

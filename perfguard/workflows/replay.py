@@ -81,8 +81,7 @@ class StoredRun:
     @property
     def resume_command(self) -> str:
         """The command line that measures what is missing."""
-        command = _without_run_dir(self.request.command)
-        return f"{command} --resume --run-dir {shlex.quote(str(self.request.run_dir))}"
+        return resume_command(self.request)
 
 
 def read_run(run_dir: Path) -> StoredRun:
@@ -126,6 +125,11 @@ def read_run(run_dir: Path) -> StoredRun:
     return StoredRun(verb=settings.verb, revisions=settings.revisions, request=request, trials=trials)
 
 
+def resume_command(request: RunRequest) -> str:
+    """Return the command line that goes on with the run in the request's folder."""
+    return f"{_without_run_dir(request.command)} --resume --run-dir {shlex.quote(str(request.run_dir))}"
+
+
 def log_lines(run: StoredRun) -> tuple[str, ...]:
     """Tell what the run did as lines of a shell script: commands, and the trials as comments."""
     run_dir = shlex.quote(str(run.request.run_dir))
@@ -155,12 +159,13 @@ def _trial_line(trial: Trial, scenario: Scenario) -> str:
 
 
 def _without_run_dir(command: str) -> str:
-    """Take the run's folder out of a command line, since the folder of a new run is a new one."""
+    """Take out of a command line what says which run it is to go on with, since a new run is in a new folder."""
     words = shlex.split(command)
+    is_value = [place > 0 and words[place - 1] == "--run-dir" for place in range(len(words))]
     kept = [
         word
-        for place, word in enumerate(words)
-        if not (word == "--run-dir" or word.startswith("--run-dir=") or (place and words[place - 1] == "--run-dir"))
+        for word, skip in zip(words, is_value, strict=True)
+        if not (skip or word in ("--run-dir", "--resume") or word.startswith("--run-dir="))
     ]
     return shlex.join(kept)
 

@@ -44,7 +44,7 @@ def test_the_facts_name_trials_losses_and_the_kind_of_machine(samples):
     assert facts == (
         "23 trials",
         "1 of them untestable",
-        "11 revisions measured of 127",
+        "11 revisions measured of 128",
         "scenario small-images",
         "37 of 48,248 stack samples lost (0.08%)",
         CPU_RUN_NOTE.rstrip("."),
