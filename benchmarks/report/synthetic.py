@@ -96,7 +96,9 @@ def comparison(made: Mapping[str, tuple[Samples, Samples]]) -> CompareResult:
         candidate=after,
         verdict=CompareVerdict.SLOWER,
         sentence="bbbbbbbbb answers 16.7% fewer requests per second than aaaaaaaaa (9.8% to 23.2%).",
-        effects=(Effect(metric="throughput_rps", ratio=0.833, low=0.768, high=0.902, confidence=0.95, pairs=4),),
+        effects=(
+            Effect(metric="throughput_rps", ratio=0.833, low=0.768, high=0.902, confidence=0.95, pairs=4, starts=2),
+        ),
         findings=(),
         grown_frames=tuple(frame for role, both in made.items() for frame in _grown(role, *both)),
         baseline_profiles=sides[0],

@@ -256,7 +256,11 @@ def test_an_empty_schedule_gives_an_empty_result(server):
     assert (result.sent, result.duration_s, result.throughput_rps, result.records) == (0, 0.0, 0.0, ())
 
 
-def test_ctrl_c_ends_at_once_and_closes_the_connections(server):
+def test_ctrl_c_ends_at_once_and_closes_the_connections(server, request):
+    # A shell that put the tests into the background lets them ignore SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+
     def interrupt_when_busy() -> None:
         deadline = time.monotonic() + 5
         while server.in_flight < 4 and time.monotonic() < deadline:
