@@ -37,7 +37,9 @@ ConfidenceOption = Annotated[float | None, typer.Option(help="Level of intervals
 DeviceOption = Annotated[Device | None, typer.Option(help="Where the server computes. Default: the scenario's.")]
 ModelOption = Annotated[str | None, typer.Option(help="A model on disk, instead of the generated tiny one.")]
 TpOption = Annotated[int | None, typer.Option("--tp", help="Tensor-parallel ranks. Default: the scenario's.")]
-PortOption = Annotated[int | None, typer.Option(help="The server's port on 127.0.0.1. Default: a free one.")]
+PortOption = Annotated[
+    int | None, typer.Option(help="The server's port on 127.0.0.1; a second one takes the next. Default: free ones.")
+]
 MarkdownOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the result as Markdown too.")]
 JunitOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the result as JUnit XML too.")]
 SarifOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the result as SARIF too.")]

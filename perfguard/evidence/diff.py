@@ -28,13 +28,13 @@ from perfguard.evidence.calltree import CallTree, build_call_tree
 from perfguard.evidence.cost import StackCosts
 from perfguard.evidence.intervals import Change
 from perfguard.evidence.matching import match_functions, rename
-from perfguard.evidence.moderation import Side, moderated_changes
+from perfguard.evidence.moderation import moderated_changes, side_of
 from perfguard.evidence.stacks import function_name
 from perfguard.model.errors import PerfguardError
 from perfguard.model.result import GrownFrame
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from perfguard.evidence.callsites import SourceLookup
 
@@ -190,7 +190,7 @@ def _compare_role(
         fmean(trial.working_ms for trial in before) + fmean(trial.working_ms for trial in after)
     )
     moved = moderated_changes(
-        _side(before, totals_before, names), _side(after, totals_after, names), confidence=confidence
+        side_of(before, totals_before, names), side_of(after, totals_after, names), confidence=confidence
     )
     tree = build_call_tree(before, after)
     reverse = tree.reverse()
@@ -208,15 +208,6 @@ def _compare_role(
         )
         for name, total in zip(names, moved, strict=True)
     ]
-
-
-def _side(trials: Sequence[StackCosts], totals: Sequence[Mapping[str, float]], names: Iterable[str]) -> Side:
-    return Side(
-        costs=np.array([[trial.get(name, 0.0) for name in names] for trial in totals], dtype=np.float64),
-        totals=np.array([trial.working_ms for trial in trials], dtype=np.float64),
-        grains=np.array([trial.sample_ms for trial in trials], dtype=np.float64),
-        sampled=np.array([trial.working_ms + trial.polling_ms for trial in trials], dtype=np.float64),
-    )
 
 
 def _kind(name: str, tree: CallTree, reverse: CallTree, explaining: str | None, callers: frozenset[str]) -> ChangeKind:

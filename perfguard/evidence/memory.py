@@ -9,18 +9,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING
 
 from scipy import stats
 
-from perfguard.evidence.intervals import change
 from perfguard.evidence.rule_config import MEMORY_GROWTH, RuleConfig
 from perfguard.model.memory import MemoryGrowth, ProcessReadings
-from perfguard.model.result import Evidence, Finding
 from perfguard.model.threads import ThreadFinding
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
 
 _MIB = 1024.0 * 1024.0
 _MIN_READINGS = 2
@@ -87,61 +81,3 @@ def judge_memory(growth: MemoryGrowth, config: RuleConfig | None = None) -> tupl
             advice=_ADVICE,
         ),
     )
-
-
-def judge_memory_trials(
-    before: Sequence[tuple[int, Sequence[MemoryGrowth]]],
-    after: Sequence[tuple[int, Sequence[MemoryGrowth]]],
-    config: RuleConfig | None = None,
-) -> tuple[Finding, ...]:
-    """Judge, role by role, whether a request leaves more memory behind than it did.
-
-    Args:
-        before: of each trial of the good revision, the requests served while memory was read, and every process's
-            growth.
-        after: the same for the revision in question.
-        config: the thresholds; the defaults if None.
-    """
-    config = config or RuleConfig()
-    sides = [
-        [_kib_per_request(requests, growths) for requests, growths in side if requests] for side in (before, after)
-    ]
-    roles = sorted({role for trial in sides[0] for role in trial} & {role for trial in sides[1] for role in trial})
-    return tuple(_judge_role(role, sides[0], sides[1], config) for role in roles)
-
-
-def _judge_role(
-    role: str, before: Sequence[Mapping[str, float]], after: Sequence[Mapping[str, float]], config: RuleConfig
-) -> Finding:
-    moved = change(
-        [trial[role] for trial in before if role in trial],
-        [trial[role] for trial in after if role in trial],
-        confidence=config.confidence,
-    )
-    grew = moved.growth > 0.0 and moved.excludes_zero
-    interval = (
-        "one trial on a side: not judged"
-        if moved.low is None or moved.high is None
-        else f"{moved.growth:+.1f}, {config.confidence:.0%} interval {moved.low:+.1f} to {moved.high:+.1f}"
-    )
-    return Finding(
-        rule=MEMORY_GROWTH,
-        role=role,
-        fired=grew and moved.after >= config.memory_growth_kib_per_request,
-        effect=(
-            f"A request leaves {moved.after:.1f} KiB behind in {role} ({moved.before:.1f} before; {interval})"
-            + ("." if grew else ": no change beyond noise.")
-        ),
-        threshold=f"grew beyond its noise, to {config.memory_growth_kib_per_request:g} KiB a request or more",
-        evidence=(
-            Evidence(what="memory kept by a request", unit="KiB/request", before=moved.before, after=moved.after),
-        ),
-    )
-
-
-def _kib_per_request(requests: int, growths: Iterable[MemoryGrowth]) -> dict[str, float]:
-    kept: dict[str, float] = {}
-    for growth in growths:
-        grown = growth.bytes_per_s * growth.duration_s / 1024.0 / requests
-        kept[growth.role] = kept.get(growth.role, 0.0) + grown
-    return kept

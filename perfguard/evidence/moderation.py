@@ -27,7 +27,11 @@ from scipy import special, stats
 from perfguard.evidence.intervals import Change
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
     import numpy.typing as npt
+
+    from perfguard.evidence.cost import StackCosts
 
     Floats = npt.NDArray[np.float64]
 
@@ -53,6 +57,16 @@ class Side:
     totals: Floats
     grains: Floats
     sampled: Floats
+
+
+def side_of(trials: Sequence[StackCosts], totals: Sequence[Mapping[str, float]], names: Collection[str]) -> Side:
+    """Make a side of trials: what each costs under each of `names` by `totals` (0.0 where it lacks one)."""
+    return Side(
+        costs=np.array([[trial.get(name, 0.0) for name in names] for trial in totals], dtype=np.float64),
+        totals=np.array([trial.working_ms for trial in trials], dtype=np.float64),
+        grains=np.array([trial.sample_ms for trial in trials], dtype=np.float64),
+        sampled=np.array([trial.working_ms + trial.polling_ms for trial in trials], dtype=np.float64),
+    )
 
 
 def moderated_changes(before: Side, after: Side, *, confidence: float) -> tuple[Change, ...]:

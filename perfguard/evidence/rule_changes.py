@@ -10,11 +10,9 @@ from __future__ import annotations
 from statistics import fmean, variance
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from perfguard.evidence.callrules import CallClass
 from perfguard.evidence.intervals import Change, steadied_change
-from perfguard.evidence.moderation import Side, moderated_changes
+from perfguard.evidence.moderation import moderated_changes, side_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,6 +22,8 @@ if TYPE_CHECKING:
     from perfguard.evidence.trial import RoleEvidence, TrialEvidence
 
 _MIN_TRIALS = 2
+# Stands among the functions' names, none of which is empty.
+_SUM = ""
 # A role that costs less than this share of the largest is counted in ticks and wakes: its spread is its own.
 _COMPARABLE_COST = 0.1
 
@@ -57,21 +57,11 @@ def sampled_change(
         after: the same for `values_after`.
         config: the confidence.
     """
-    totals = [[trial.frame_totals() for trial in side] for side in (before, after)]
-    names = list(dict.fromkeys(name for side in totals for trial in side for name in trial))
-    sides = [
-        Side(
-            costs=np.array(
-                [[value, *(trial.get(name, 0.0) for name in names)] for value, trial in zip(values, side, strict=True)],
-                dtype=np.float64,
-            ),
-            totals=np.array([trial.working_ms for trial in trials], dtype=np.float64),
-            grains=np.array([trial.sample_ms for trial in trials], dtype=np.float64),
-            sampled=np.array([trial.working_ms + trial.polling_ms for trial in trials], dtype=np.float64),
-        )
-        for values, side, trials in ((values_before, totals[0], before), (values_after, totals[1], after))
-    ]
-    return moderated_changes(sides[0], sides[1], confidence=config.confidence)[0]
+    totals_before = [{_SUM: v, **trial.frame_totals()} for v, trial in zip(values_before, before, strict=True)]
+    totals_after = [{_SUM: v, **trial.frame_totals()} for v, trial in zip(values_after, after, strict=True)]
+    names = list(dict.fromkeys(name for trial in (*totals_before, *totals_after) for name in trial))
+    sides = side_of(before, totals_before, names), side_of(after, totals_after, names)
+    return moderated_changes(sides[0], sides[1], confidence=config.confidence)[names.index(_SUM)]
 
 
 def working_change(

@@ -116,11 +116,7 @@ class RuleConfig:
         default=0.05, metadata={"why": "the share of looks that may miss who held the GIL before holding is not told"}
     )
     memory_growth_mib_per_s: float = field(
-        default=1.0, metadata={"why": "of a live process: a gibibyte in 17 minutes, which no cache fills up for ever"}
-    )
-    memory_growth_kib_per_request: float = field(
-        default=16.0,
-        metadata={"why": "of a revision beside another: a gibibyte in 65,536 requests: an hour at 18 a second"},
+        default=1.0, metadata={"why": "a gibibyte in 17 minutes, which no cache fills up for ever"}
     )
 
 
@@ -191,6 +187,6 @@ RULE_DOCS: tuple[RuleDoc, ...] = (
         meaning="A process's memory (its proportional set size, shared memory included) grows all through the load.",
         helps="See what is kept: a cache without a limit, or shared memory that is not unlinked. `memray` tells who "
         "allocates.",
-        settings=("memory_growth_mib_per_s", "memory_growth_kib_per_request"),
+        settings=("memory_growth_mib_per_s",),
     ),
 )

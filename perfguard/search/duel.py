@@ -143,7 +143,7 @@ class Duel:
         elif posterior is not None:
             if len(groups) >= _MIN_STARTS and len(groups[-1]) >= min(_ROUNDS_PER_START, self._config.max_rounds):
                 verdict, probability = _answer(posterior, self._config)
-            if verdict is DuelVerdict.UNKNOWN and self._rounds >= self._config.max_rounds and self._is_round_over():
+            if verdict is DuelVerdict.UNKNOWN and self._rounds >= self._config.max_rounds:
                 reason = f"{self._rounds} rounds on {len(groups)} pairs of starts did not settle it"
         elif self._rounds >= self._config.max_rounds:
             reason = "no trial is left to spend"
@@ -155,9 +155,6 @@ class Duel:
             rounds=sum(len(group) for group in groups),
             starts=len(groups),
         )
-
-    def _is_round_over(self) -> bool:
-        return self._broken or len(self._values) == len(Side)
 
     def _wants_fresh_starts(self) -> bool:
         """Whether fresh starts with a few rounds narrow the effect more, for their time, than one more round here."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +17,9 @@ from perfguard.model.progress import Progress
 from perfguard.model.result import BisectResult, BisectVerdict, Culprit, Direction, Effect
 from perfguard.model.revision import Revision
 from perfguard.model.trial import Trial
-from perfguard.search import Duel, DuelResult, DuelVerdict, Question, Search, SearchConfig, SearchResult
+from perfguard.search import Duel, DuelResult, DuelVerdict, Question, Search, SearchConfig
 from perfguard.workflows.compare import compare_stacks, duel_config, tell_effect, turned, why_unknown
-from perfguard.workflows.judge import Judge, find, run_info, summarise_revisions
+from perfguard.workflows.judge import Judge, judge_rules, run_info, summarise_revisions
 from perfguard.workflows.metrics import log_worse, user_effects
 from perfguard.workflows.narrowing import Narrowing
 from perfguard.workflows.session import Session
@@ -138,8 +138,8 @@ class _Bisect:
         metric = self._evidence_metric()
         if metric is None:
             self._say("no frame moved beyond its noise: searching on the user metric")
-            return self._on_user_metric()
-        self._say(f"searching on CPU ms per request under {metric.function} in {metric.role}")
+        else:
+            self._say(f"searching on CPU ms per request under {metric.function} in {metric.role}")
         return self._locate_and_confirm(metric)
 
     def _duel(self, low: int, high: int) -> DuelResult:
@@ -166,15 +166,6 @@ class _Bisect:
     def _too_small(self) -> str:
         return f"a change of {100 * self._limits.min_effect_frac:g}% or more is ruled out"
 
-    def _on_user_metric(self) -> _Found:
-        """Search on what users feel, where stacks show nothing."""
-        search = Search(len(self._revisions), self._config(gate=False), seed=self._request.seed)
-        self._session.search(search, self._revisions, self._value)
-        result = search.result()
-        if result.culprit is not None:
-            return self._culprit(result.culprit, result.posterior, float(result.posterior[result.culprit]))
-        return self._unknown(result, result.reason)
-
     def _evidence_metric(self) -> EvidenceMetric | None:
         """Choose, from the ends, the frame whose cost moved most over its noise in the direction that is looked for."""
         good, bad = self._ends()
@@ -189,7 +180,7 @@ class _Bisect:
             self._judge.evidence(trials, self._revisions[-1]),
         )
 
-    def _locate_and_confirm(self, metric: EvidenceMetric) -> _Found:
+    def _locate_and_confirm(self, metric: EvidenceMetric | None) -> _Found:
         """Place the change and confirm it; again, if the servers in between load files that the ends' do not."""
         found = self._confirm(metric, self._locate(metric))
         while overlooked := self._narrowing.overlooked(self._session.trials):
@@ -197,39 +188,29 @@ class _Bisect:
             found = self._confirm(metric, self._locate(metric))
         return found
 
-    def _locate(self, metric: EvidenceMetric) -> _Located:
-        """Place the revisions between the ends by the evidence metric: mostly one trial a revision."""
+    def _locate(self, metric: EvidenceMetric | None) -> _Located:
+        """Place the change among the revisions that can matter, those first that touch what grew."""
         good, bad = self._ends()
         grown = compare_stacks(good, bad, confidence=self._limits.confidence, direction=self._direction)
         if self._direction is Direction.IMPROVEMENT:
             grown = tuple(turned(frame) for frame in grown)
-        measured = [metric_value(trial, metric) for trial in (*good, *bad)]
-        floor = ABSENT_FRAC * max(ms for ms in measured if not math.isnan(ms))
         self._narrowing.look(self._session.trials)
-        closure = self._narrowing.closure
+        closure, revisions = self._narrowing.closure, self._narrowing.representatives
         if closure.can_matter < len(self._revisions) - 1:
             self._say(f"{closure.describe()}: the others touch no file that the servers load")
-        return self._place(metric, floor, self._narrowing.prior(grown))
-
-    def _place(self, metric: EvidenceMetric, floor: float, prior: Sequence[float]) -> _Located:
-        """Search among the revisions that can matter, with every trial that was profiled so far."""
-        closure, revisions = self._narrowing.closure, self._narrowing.representatives
         search = Search(
             len(revisions),
-            self._config(gate=False, confirm=False, shared_level=True),
-            prior=prior,
+            self._search_config(shared_level=metric is not None),
+            prior=self._narrowing.prior(grown),
             seed=self._request.seed,
         )
-
-        def value(trial: Trial) -> float:
-            evidence = self._judge.evidence_of(trial)
-            ms = math.nan if evidence is None else metric_value(evidence, metric)
-            return math.nan if math.isnan(ms) else math.log(max(ms, floor))
-
-        index_of = {revision.commit: index for index, revision in enumerate(self._revisions)}
-        for trial in self._session.trials:
-            if not math.isnan(log_ms := value(trial)):
-                search.observe(closure.group(index_of[trial.revision]), log_ms)
+        value = self._value
+        if metric is not None:
+            value = self._log_cost(metric)
+            index_of = {revision.commit: index for index, revision in enumerate(self._revisions)}
+            for trial in self._session.trials:
+                if not math.isnan(log_ms := value(trial)):
+                    search.observe(closure.group(index_of[trial.revision]), log_ms)
         self._session.search(search, revisions, value)
         result = search.result()
         posterior = np.zeros(len(self._revisions))
@@ -241,21 +222,32 @@ class _Bisect:
             posterior=posterior,
         )
 
-    def _confirm(self, metric: EvidenceMetric, located: _Located) -> _Found:
+    def _log_cost(self, metric: EvidenceMetric) -> Callable[[Trial], float]:
+        """Return what gives the log of a trial's evidence metric; NaN where the trial was not profiled."""
+        measured = [metric_value(trial, metric) for trials in self._ends() for trial in trials]
+        floor = ABSENT_FRAC * max(ms for ms in measured if not math.isnan(ms))
+
+        def value(trial: Trial) -> float:
+            evidence = self._judge.evidence_of(trial)
+            ms = math.nan if evidence is None else metric_value(evidence, metric)
+            return math.nan if math.isnan(ms) else math.log(max(ms, floor))
+
+        return value
+
+    def _confirm(self, metric: EvidenceMetric | None, located: _Located) -> _Found:
         """Compare the candidate with its parent on the user metric; both kinds of evidence must agree."""
         if located.culprit is None:
             return self._unknown(located, located.reason)
+        user_metric = self._request.scenario.metric.value
         culprit = located.culprit
         parent, label = self._revisions[culprit - 1].label, self._revisions[culprit].label
-        self._say(f"confirming: does {label} differ from its parent {parent} on {self._request.scenario.metric.value}?")
+        self._say(f"confirming: does {label} differ from its parent {parent} on {user_metric}?")
         pair = self._duel(culprit - 1, culprit)
         if pair.verdict is not self._change:
             settled = pair.verdict is DuelVerdict.NO_CHANGE
             user = "differ by less than the smallest effect asked for" if settled else "does not settle"
-            metric_name = self._request.scenario.metric.value
-            return self._unknown(
-                located, f"{metric.function} moved at {label}, but {metric_name} of {label} and {parent} {user}"
-            )
+            moved = user_metric if metric is None else metric.function
+            return self._unknown(located, f"{moved} moved at {label}, but {user_metric} of {label} and {parent} {user}")
         sure = float(located.posterior[culprit]) * pair.probability
         return self._culprit(culprit, located.posterior, sure)
 
@@ -269,25 +261,26 @@ class _Bisect:
             confidence=confidence,
         )
 
-    def _unknown(self, result: SearchResult | _Located, reason: str) -> _Found:
+    def _unknown(self, located: _Located, reason: str) -> _Found:
         return _Found(
             verdict=BisectVerdict.UNKNOWN,
             reason=reason,
             culprit=None,
-            credible_set=tuple(result.credible_set),
-            posterior=tuple(map(float, result.posterior)),
+            credible_set=located.credible_set,
+            posterior=tuple(map(float, located.posterior)),
             confidence=0.0,
         )
 
-    def _config(self, *, gate: bool = True, confirm: bool = True, shared_level: bool = False) -> SearchConfig:
+    def _search_config(self, *, shared_level: bool) -> SearchConfig:
+        """Return the limits of the search between the gate and the confirmation, which are duels."""
         left = self._limits.max_trials - len(self._session.trials)
         return SearchConfig(
             confidence=self._limits.confidence,
             min_effect=self._limits.min_effect_frac,
             max_trials=max(left, 0),
             direction="slower" if self._direction is Direction.REGRESSION else "faster",
-            gate=gate,
-            confirm=confirm,
+            gate=False,
+            confirm=False,
             shared_level=shared_level,
         )
 
@@ -320,7 +313,7 @@ class _Bisect:
             credible_set=tuple(self._revisions[index] for index in found.credible_set),
             posterior=found.posterior,
             effects=effects,
-            findings=find(self._session, self._judge, baseline, candidate),
+            findings=judge_rules(self._session, self._judge, baseline, candidate),
             grown_frames=compare_stacks(before, after, confidence=self._limits.confidence, direction=self._direction),
             baseline_profiles=merge_roles(before),
             candidate_profiles=merge_roles(after),

@@ -15,7 +15,7 @@ from perfguard.model.revision import Revision
 from perfguard.model.scenario import Limits
 from perfguard.model.trial import Trial, Untestable
 from perfguard.search import Duel, DuelConfig, DuelResult, DuelVerdict, Question
-from perfguard.workflows.judge import Judge, find, percent, run_info, summarise_revisions
+from perfguard.workflows.judge import Judge, judge_rules, percent, run_info, summarise_revisions
 from perfguard.workflows.metrics import log_worse, user_effects
 from perfguard.workflows.session import Session
 from perfguard.workflows.setup import RunRequest, open_bench, open_named, open_store
@@ -107,7 +107,7 @@ def _assemble(
         verdict=verdict,
         sentence=_sentence(pair, verdict, reason, effects, limits.min_effect_frac),
         effects=effects,
-        findings=find(session, verdicts, baseline, candidate),
+        findings=judge_rules(session, verdicts, baseline, candidate),
         grown_frames=compare_stacks(
             before,
             after,

@@ -120,7 +120,7 @@ def summarise_revisions(
     return tuple(summaries)
 
 
-def find(session: Session, judged: Judge, baseline: Revision, candidate: Revision) -> tuple[Finding, ...]:
+def judge_rules(session: Session, judged: Judge, baseline: Revision, candidate: Revision) -> tuple[Finding, ...]:
     """Judge every rule on the profiled trials of two revisions, those that fired first; none without profiles."""
     config = RuleConfig()
     sides = [judged.evidence(session.trials, revision) for revision in (baseline, candidate)]
@@ -130,7 +130,9 @@ def find(session: Session, judged: Judge, baseline: Revision, candidate: Revisio
         [
             samples.gil
             for trial in session.trials
-            if trial.revision == revision.commit and (samples := samples_of(trial)) is not None and samples.gil
+            if is_of(trial, revision, Strategy.AS_COMMITTED)
+            and (samples := samples_of(trial)) is not None
+            and samples.gil
         ]
         for revision in (baseline, candidate)
     ]

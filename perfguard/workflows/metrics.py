@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from perfguard.model.errors import UntestableError
 from perfguard.model.result import Effect
 from perfguard.model.scenario import UserMetric
-from perfguard.model.trial import Completed, LoadResult, Samples, Trial
+from perfguard.model.trial import Completed, LoadResult, Samples, Trial, Untestable
 from perfguard.stats.ratios import ratio_effect
 
 
@@ -34,6 +34,13 @@ def user_value(load: LoadResult, metric: UserMetric) -> float:
     if value <= 0.0:
         raise UntestableError(f"no successful request to take {metric.value} from: {load.first_error}")
     return value
+
+
+def tell_outcome(trial: Trial, metric: UserMetric) -> str:
+    """Render what a trial gave: `142.5 throughput_rps`, or why it is untestable."""
+    if isinstance(trial.outcome, Untestable):
+        return f"untestable: {trial.outcome.reason}"
+    return f"{user_value(trial.outcome.samples.load, metric):.4g} {metric.value}"
 
 
 def log_worse(metric: UserMetric) -> Callable[[Trial], float]:

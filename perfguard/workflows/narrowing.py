@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from perfguard.model.result import GrownFrame
 from perfguard.model.revision import Revision, RevisionChange
@@ -61,8 +61,4 @@ def loaded_files(trials: Iterable[Trial]) -> set[str]:
 
 def _is_package_data(path: str) -> bool:
     """Whether a path is a data file of the package, which a server may open without importing it."""
-    return not path.endswith(".py") and _inside_package(path.split("/"))
-
-
-def _inside_package(parts: Collection[str]) -> bool:
-    return PACKAGE in list(parts)[:2]
+    return not path.endswith(".py") and PACKAGE in path.split("/")[:2]

@@ -19,7 +19,7 @@ from perfguard.model.errors import MissingTrialError, PerfguardError, UsageError
 from perfguard.model.progress import Progress
 from perfguard.model.result import BisectResult, CompareResult, Direction, RunResult
 from perfguard.model.scenario import Scenario, Strategy
-from perfguard.model.trial import Trial, Untestable
+from perfguard.model.trial import Trial
 from perfguard.report.clean import AnyResult, clean, clean_text
 from perfguard.report.document import write_bytes
 from perfguard.revisions.installers import InstallerName
@@ -27,7 +27,7 @@ from perfguard.store import RunStore
 from perfguard.workflows.bisect import ALL_REVISIONS, bisect
 from perfguard.workflows.compare import compare
 from perfguard.workflows.measure import measure
-from perfguard.workflows.metrics import user_value
+from perfguard.workflows.metrics import tell_outcome
 from perfguard.workflows.setup import RunRequest
 
 _REPEATS = re.compile(r"run x(\d+)(?: (\S+))?")
@@ -148,12 +148,7 @@ def log_lines(run: StoredRun) -> tuple[str, ...]:
 
 
 def _trial_line(trial: Trial, scenario: Scenario) -> str:
-    outcome = trial.outcome
-    said = (
-        f"untestable: {outcome.reason}"
-        if isinstance(outcome, Untestable)
-        else f"{user_value(outcome.samples.load, scenario.metric):.4g} {scenario.metric.value}"
-    )
+    said = tell_outcome(trial, scenario.metric)
     # What a server said may hold anything.
     return clean_text(f"#   trial {trial.number}, block {trial.block}: {trial.revision[:12]} {trial.strategy}: {said}")
 

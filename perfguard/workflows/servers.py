@@ -1,4 +1,7 @@
-"""The servers that trials run on: launched together, parked between their trials, and gone when they are not needed."""
+"""The servers that trials run on: launched together, parked between their trials, and gone when they are not needed.
+
+One that fails is stopped at once: left alone it would spin beside the others' trials.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from types import TracebackType
 
 from perfguard.model.errors import UntestableError
 from perfguard.model.revision import Revision
@@ -21,7 +23,7 @@ from perfguard.workflows.trial import Bench, run_trial
 
 @dataclass(slots=True, kw_only=True)
 class _Stall:
-    """One start of a server: `running` is None until it answered, `failure` says why it cannot be measured."""
+    """One start of a server: `running` while it can be measured, else `failure` says why it cannot."""
 
     start: int
     work_dir: Path
@@ -33,27 +35,13 @@ class _Stall:
 
 
 class Servers:
-    """A running server for each of a few revisions; hold it with `with`, so that none is left."""
+    """A running server for each of a few revisions; whoever makes it closes it, so that none is left."""
 
     def __init__(self, bench: Bench) -> None:
         """Begin without a server."""
         self._bench = bench
         self._stalls: dict[str, _Stall] = {}
         self._strategy = Strategy.AS_COMMITTED
-
-    def __enter__(self) -> Servers:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def is_up(self, revisions: Sequence[Revision]) -> bool:
-        """Whether a server of each of `revisions` was started, and none of them failed since."""
-        return all(
-            revision.commit in self._stalls and self._stalls[revision.commit].failure is None for revision in revisions
-        )
 
     def start_of(self, revision: Revision) -> int:
         """Return the number of the server start that trials of `revision` run on."""
@@ -92,7 +80,7 @@ class Servers:
         try:
             outcome = Completed(samples=self._measure(stall, profile=profile))
         except UntestableError as error:
-            stall.failure = error
+            _give_up(stall, error)
             outcome = Untestable(reason=error.reason, log=error.log_tail)
         trial = Trial(
             number=number,
@@ -143,15 +131,21 @@ class Servers:
             stall.running = stall.launched.wait()
             stall.running.park()
         except UntestableError as error:
-            stall.failure = error
+            _give_up(stall, error)
 
     def _measure(self, stall: _Stall, *, profile: bool) -> Samples:
-        if stall.running is None:
-            if stall.failure is None:
-                raise RuntimeError("a server was neither started nor found wanting")
+        if stall.failure is not None:
             raise stall.failure
+        if stall.running is None:
+            raise RuntimeError("a server was neither started nor found wanting")
         stall.running.unpark()
         samples = run_trial(self._bench, stall.running, stall.work_dir, first=stall.trials == 0, profile=profile)
         stall.running.park()
         stall.trials += 1
         return samples
+
+
+def _give_up(stall: _Stall, error: UntestableError) -> None:
+    stall.failure = error
+    if stall.launched is not None:
+        stall.launched.stop()

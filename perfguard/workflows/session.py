@@ -13,9 +13,9 @@ from types import TracebackType
 from perfguard.model.errors import MissingTrialError, PerfguardError
 from perfguard.model.revision import Revision
 from perfguard.model.scenario import Strategy
-from perfguard.model.trial import Completed, Trial, Untestable
+from perfguard.model.trial import Completed, Trial
 from perfguard.search import Duel, DuelResult, Outcome, Search, Side
-from perfguard.workflows.metrics import samples_of, user_value
+from perfguard.workflows.metrics import samples_of, tell_outcome
 from perfguard.workflows.servers import Servers
 from perfguard.workflows.trial import Bench
 
@@ -58,7 +58,7 @@ class Session:
         """Start a new block, in which trials of `revisions` are compared with each other; `strategy` is put into all.
 
         They run on servers of their own that stay up together: on those of the block before if it had the same
-        revisions, all are up, and `fresh` is False; else on new ones. Nothing is started before the first trial.
+        revisions and `fresh` is False, else on new ones. Nothing is started before the first trial.
         """
         self._block += 1
         self._stale = self._stale or fresh or (tuple(revisions), strategy) != (self._wanted, self._strategy)
@@ -83,7 +83,7 @@ class Session:
         else:
             if self.bench.replay:
                 raise MissingTrialError(number)
-            if self._stale or not self._servers.is_up(self._wanted):
+            if self._stale:
                 first_start = 1 + max((trial.start for trial in self._trials), default=0)
                 self._servers.restart(self._wanted, first_start=first_start, strategy=self._strategy)
                 self._stale = False
@@ -93,7 +93,8 @@ class Session:
                 block=self._block,
                 profile=self._wants_profile(revision),
             )
-            self.bench.progress.say(f"trial {number}, block {self._block}: {revision.label}: {self._tell(trial)}")
+            told = f"{tell_outcome(trial, self.bench.scenario.metric)} ({trial.wall_s:.0f} s)"
+            self.bench.progress.say(f"trial {number}, block {self._block}: {revision.label}: {told}")
         self._trials.append(trial)
         return trial
 
@@ -136,10 +137,3 @@ class Session:
             and len(starts) < profiling.trials_per_revision
             and starts.count(self._servers.start_of(revision)) < math.ceil(profiling.trials_per_revision / 2)
         )
-
-    def _tell(self, trial: Trial) -> str:
-        outcome = trial.outcome
-        if isinstance(outcome, Untestable):
-            return f"untestable: {outcome.reason}"
-        metric = self.bench.scenario.metric
-        return f"{user_value(outcome.samples.load, metric):.4g} {metric.value} ({trial.wall_s:.0f} s)"

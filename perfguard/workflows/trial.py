@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from perfguard.evidence.gil_trials import TRIAL_RATE_HZ, role_gils
 from perfguard.load.client import generator_veto, run_load
 from perfguard.load.schedule import PhasedSchedule, Schedule
 from perfguard.model.errors import UntestableError
+from perfguard.model.gil_trial import RoleGil
 from perfguard.model.progress import Progress
 from perfguard.model.scenario import Scenario
 from perfguard.model.trial import (
@@ -62,11 +62,27 @@ def run_trial(bench: Bench, server: RunningServer, work_dir: Path, *, first: boo
     load = bench.scenario.load
     _replay(server, bench, bench.schedules.warmup if first else bench.schedules.settling)
     measured, cpu = _measured(server, bench, bench.schedules.measured)
-    samples = Samples(server=server.report, load=measured, cpu=cpu, profiled_load=None, profiled_cpu=None, profiles=())
-    if profile and load.profiled_requests:
-        samples = _profiled(server, bench, work_dir, samples)
+    profiled = _profiled(server, bench, work_dir) if profile and load.profiled_requests else _Profiled()
     server.drain(bench.scenario.target.drain_timeout_s)
-    return dataclasses.replace(samples, server=server.report)
+    return Samples(
+        server=server.report,
+        load=measured,
+        cpu=cpu,
+        profiled_load=profiled.load,
+        profiled_cpu=profiled.cpu,
+        profiles=profiled.profiles,
+        gil=profiled.gil,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Profiled:
+    """What the samplers saw while the profiled requests ran; nothing where they did not run."""
+
+    load: LoadResult | None = None
+    cpu: CpuResult | None = None
+    profiles: tuple[Profile, ...] = ()
+    gil: tuple[RoleGil, ...] = ()
 
 
 def _replay(server: RunningServer, bench: Bench, schedule: Schedule) -> LoadResult:
@@ -91,8 +107,7 @@ def _measured(server: RunningServer, bench: Bench, schedule: Schedule) -> tuple[
     return result, cpu
 
 
-def _profiled(server: RunningServer, bench: Bench, work_dir: Path, samples: Samples) -> Samples:
-    """Add what the samplers see while the profiled requests run."""
+def _profiled(server: RunningServer, bench: Bench, work_dir: Path) -> _Profiled:
     profiling = bench.scenario.profiling
     processes = [(process.pid, process.role) for process in server.processes() if process.role != ROLE_OTHER]
     with (
@@ -122,4 +137,4 @@ def _profiled(server: RunningServer, bench: Bench, work_dir: Path, samples: Samp
         )
         for raw in raw_profiles
     )
-    return dataclasses.replace(samples, profiled_load=result, profiled_cpu=cpu, profiles=profiles, gil=gil)
+    return _Profiled(load=result, cpu=cpu, profiles=profiles, gil=gil)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from perfguard.cli.run import StrategyChoice
+from perfguard.inside import strategies
 from perfguard.model.errors import PerfguardError, UntestableError, UsageError
 from perfguard.model.scenario import Device, Strategy, TargetKind, TargetSpec, VisionTower
 from perfguard.targets import sglang_launch
@@ -161,3 +163,10 @@ def test_the_strategy_goes_to_the_hook_and_the_users_own_does_not(monkeypatch):
     monkeypatch.setenv("PERFGUARD_STRATEGY", "broadcast")
     assert environment(spec())["PERFGUARD_STRATEGY"] == "as-committed"
     assert environment(spec(), strategy=Strategy.SHARED_MEMORY)["PERFGUARD_STRATEGY"] == "shared-memory"
+
+
+def test_strategies_have_one_set_of_names():
+    assert tuple(strategy.value for strategy in Strategy) == strategies.NAMES
+    assert [choice.value for choice in StrategyChoice] == [*strategies.NAMES, "all"]
+    assert StrategyChoice.ALL.strategies == tuple(Strategy)
+    assert StrategyChoice.LOCAL.strategies == (Strategy.LOCAL,)

@@ -133,9 +133,6 @@ class FakeServers:
     def __init__(self, world, bench):
         self._world, self._bench, self._starts = world, bench, {}
 
-    def is_up(self, revisions):
-        return all(r.commit in self._starts and int(r.commit) not in self._world.untestable for r in revisions)
-
     def start_of(self, revision):
         return self._starts[revision.commit]
 
