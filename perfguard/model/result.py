@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from perfguard.model.revision import Hunk, Revision
+from perfguard.model.scenario import Strategy
 from perfguard.model.trial import Trial
 
 SCHEMA_VERSION = 1
@@ -99,7 +100,10 @@ class GrownFrame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevisionSummary:
-    """What was measured on one revision: the user metric's geometric mean and interval over its trials."""
+    """What was measured on one revision: the user metric's geometric mean and interval over its trials.
+
+    `strategy` is what was put into its servers; `label` names both.
+    """
 
     revision: Revision
     index: int
@@ -110,6 +114,12 @@ class RevisionSummary:
     metric_low: float | None
     metric_high: float | None
     evidence_ms_per_request: float | None
+    strategy: Strategy = Strategy.AS_COMMITTED
+
+    @property
+    def label(self) -> str:
+        """What people call the revision, with its strategy where that changes it."""
+        return self.strategy.labelled(self.revision.label)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,6 +49,10 @@ class Strategy(str, Enum):
     TENSOR_BROADCAST = "tensor-broadcast"
     SHARED_MEMORY = "shared-memory"
 
+    def labelled(self, label: str) -> str:
+        """Name a revision that runs with this strategy: `0.5.6`, or `0.5.6, local` where that changes it."""
+        return label if self is Strategy.AS_COMMITTED else f"{label}, {self.value}"
+
 
 class UserMetric(str, Enum):
     """What a client feels. Throughput is better when larger, the latencies when smaller."""

@@ -42,7 +42,7 @@ def revision_chart(revisions: Sequence[RevisionSummary], run: RunInfo, marks: Ma
             _draw_revision(axes, place, summary, value, marks.get(summary.revision.commit, ""))
         _mark_untestable(axes, [place for place, value in enumerate(values) if value is None])
         keep = {i for i, summary in enumerate(ordered) if summary.revision.commit in marks}
-        _label_places(axes, [summary.revision.label for summary in ordered], keep)
+        _label_places(axes, [summary.label for summary in ordered], keep)
         axes.set_ylabel(_axis(run.metric))
         axes.set_xlabel("revision, oldest first")
         title = f"{words.metric_name(run.metric)} per revision"
@@ -55,7 +55,7 @@ def revision_chart(revisions: Sequence[RevisionSummary], run: RunInfo, marks: Ma
     table = tuple(
         (
             str(summary.index),
-            words.one_line(summary.revision.label, 60),
+            words.one_line(summary.label, 60),
             marks.get(summary.revision.commit, ""),
             words.number(summary.metric_mean) if value is not None else "untestable",
             words.number(summary.metric_low),

@@ -29,9 +29,7 @@ ENTRY = "index-entry.json"
 def entry_of(result: AnyResult, path: str) -> IndexEntry:
     """Give what an index shows of `result`, whose report lies at `path`. Home directories and secrets are redacted."""
     shown = clean(result, home=str(Path.home()))
-    untestable = tuple(
-        (each.revision.label, each.untestable_reason) for each in shown.revisions if each.metric_mean is None
-    )
+    untestable = tuple((each.label, each.untestable_reason) for each in shown.revisions if each.metric_mean is None)
     if not isinstance(shown, (BisectResult, CompareResult)):
         last = shown.revisions[-1] if shown.revisions else None
         return IndexEntry(
@@ -41,7 +39,7 @@ def entry_of(result: AnyResult, path: str) -> IndexEntry:
             verdict=None,
             sentence=f"{counted(measured(shown.trials), 'revision')} measured side by side.",
             metric_mean=_mean_of(last.revision.commit, shown.revisions) if last else None,
-            revision=last.revision.label if last else "",
+            revision=last.label if last else "",
             untestable=untestable,
         )
     judged = shown.candidate if isinstance(shown, CompareResult) else shown.bad

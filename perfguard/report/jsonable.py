@@ -125,6 +125,7 @@ def _frame(frame: GrownFrame) -> Json:
 def _summary(summary: RevisionSummary) -> Json:
     return {
         **_revision(summary.revision),
+        "strategy": summary.strategy.value,
         "index": summary.index,
         "trials": summary.trials,
         "untestable": summary.untestable,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perfguard.model.result import BisectResult
+from perfguard.model.scenario import Strategy
 from perfguard.report import assets
 from perfguard.report.charts import posterior_chart, revision_chart, trial_chart
 from perfguard.report.clean import AnyResult, clean
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from perfguard.model.result import GrownFrame
+    from perfguard.model.trial import Trial
     from perfguard.report.drawing import Chart
 
 SIZE_BUDGET_BYTES = 5_000_000
@@ -73,18 +76,25 @@ def fit_flame(
 
 def _charts(result: AnyResult) -> tuple[Chart, ...]:
     """Draw revisions where there are enough of them to see a step, and single trials where there are two to compare."""
-    if len(result.revisions) >= _FEWEST_REVISIONS_FOR_A_LINE:
+    has_strategies = any(summary.strategy is not Strategy.AS_COMMITTED for summary in result.revisions)
+    if len(result.revisions) >= _FEWEST_REVISIONS_FOR_A_LINE and not has_strategies:
         drawn = [revision_chart(result.revisions, result.run, marks_of(result))]
     else:
-        known = {
-            name: summary.revision.label
-            for summary in result.revisions
-            for name in (summary.revision.commit, summary.revision.label)
-        }
-        tried = dict.fromkeys(trial.revision for trial in sorted(result.trials, key=lambda trial: trial.number))
-        by_index = {name: place for place, name in enumerate(known)}
-        ordered = sorted(tried, key=lambda revision: by_index.get(revision, math.inf))
-        drawn = [trial_chart(result.trials, {each: known.get(each, each) for each in ordered}, result.run)]
+        drawn = [trial_chart(*_by_arm(result), result.run)]
     if isinstance(result, BisectResult):
         drawn.insert(0, posterior_chart(result))
     return tuple(chart for chart in drawn if chart is not None)
+
+
+def _by_arm(result: AnyResult) -> tuple[tuple[Trial, ...], dict[str, str]]:
+    """Give the trials under names that tell a revision's strategies apart, and the labels of those, in their order."""
+    labels = {
+        f"{name} {summary.strategy.value}": summary.label
+        for summary in result.revisions
+        for name in (summary.revision.commit, summary.revision.label)
+    }
+    trials = tuple(replace(trial, revision=f"{trial.revision} {trial.strategy}") for trial in result.trials)
+    tried = dict.fromkeys(trial.revision for trial in sorted(trials, key=lambda trial: trial.number))
+    by_place = {name: place for place, name in enumerate(labels)}
+    ordered = sorted(tried, key=lambda name: by_place.get(name, math.inf))
+    return trials, {name: labels.get(name, name) for name in ordered}

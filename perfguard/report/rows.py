@@ -220,7 +220,7 @@ def revision_rows(
     return tuple(
         RevisionRow(
             index=summary.index,
-            label=words.one_line(summary.revision.label, 60),
+            label=words.one_line(summary.label, 60),
             subject=words.one_line(summary.revision.subject, _NAME_LIMIT),
             mark=marks.get(summary.revision.commit, ""),
             trials=summary.trials,

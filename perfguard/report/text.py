@@ -23,7 +23,7 @@ _MOST_FRAMES = 8
 _FRAME_LIMIT = 100
 _SUBJECT_LIMIT = 60
 _REASON_LIMIT = 80
-_LABEL_LIMIT = 20
+_LABEL_LIMIT = 30
 _WIDE_COLUMNS = 100  # narrower terminals get fewer columns instead of broken ones
 
 _LOOK_STYLES = {

@@ -193,7 +193,7 @@ def _banner(result: AnyResult) -> Banner:
     else:
         look, sign, label = "run", "#", "Measured"
         sentence = (
-            f"{words.counted(measured(result.trials), 'revision')} measured side by side; "
+            f"{words.counted(measured(result.trials), 'revision')} measured side by side{_with_strategies(result)}; "
             "a table without a verdict (compare gives one)."
         )
     facts.append(f"scenario {words.one_line(result.run.scenario, 80)}")
@@ -212,6 +212,11 @@ def _banner(result: AnyResult) -> Banner:
 def measured(trials: Iterable[Trial]) -> int:
     """Count the revisions with at least one completed trial."""
     return len({trial.revision for trial in trials if isinstance(trial.outcome, Completed)})
+
+
+def _with_strategies(result: AnyResult) -> str:
+    strategies = {summary.strategy for summary in result.revisions}
+    return f", with {len(strategies)} strategies" if len(strategies) > 1 else ""
 
 
 def _lost(run: RunInfo) -> str:

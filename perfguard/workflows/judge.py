@@ -115,6 +115,7 @@ def summarise_revisions(
                 metric_low=low,
                 metric_high=high,
                 evidence_ms_per_request=None,
+                strategy=strategy,
             )
         )
     return tuple(summaries)

@@ -9,7 +9,6 @@ from perfguard.evidence.profiles import merge_roles
 from perfguard.model.errors import UsageError
 from perfguard.model.progress import Progress
 from perfguard.model.result import RunResult
-from perfguard.model.revision import Revision
 from perfguard.model.scenario import Strategy
 from perfguard.workflows.judge import Judge, run_info, summarise_revisions
 from perfguard.workflows.session import Session
@@ -45,17 +44,13 @@ def measure(
                 session.begin_block([revision], fresh=True, strategy=strategy)
                 session.trial(revision)
         judge = Judge(session, revisions)
-        shown = [(_labelled(revision, strategy), strategy) for revision, strategy in arms]
+        summaries = [summary for arm in arms for summary in summarise_revisions(session, [arm[0]], arm[1])]
         return RunResult(
             run=run_info(request, session),
-            revisions=tuple(
-                dataclasses.replace(summary, index=place)
-                for place, (revision, strategy) in enumerate(shown)
-                for summary in summarise_revisions(session, [revision], strategy)
-            ),
+            revisions=tuple(dataclasses.replace(summary, index=place) for place, summary in enumerate(summaries)),
             profiles=tuple(
-                (revision.label, merge_roles(judge.evidence(session.trials, revision, strategy)))
-                for revision, strategy in shown
+                (strategy.labelled(revision.label), merge_roles(judge.evidence(session.trials, revision, strategy)))
+                for revision, strategy in arms
             ),
             trials=session.trials,
         )
@@ -65,10 +60,3 @@ def verb_of(repeats: int, strategies: tuple[Strategy, ...]) -> str:
     """Return what the store calls a run, such as `run x3` or `run x3 local,broadcast`."""
     named = ",".join(strategy.value for strategy in strategies)
     return f"run x{repeats}" + ("" if strategies == (Strategy.AS_COMMITTED,) else f" {named}")
-
-
-def _labelled(revision: Revision, strategy: Strategy) -> Revision:
-    """Let a revision be called by its strategy, too, where that changes it."""
-    if strategy is Strategy.AS_COMMITTED:
-        return revision
-    return dataclasses.replace(revision, label=f"{revision.label} {strategy.value}")

@@ -57,7 +57,7 @@ class Servers:
         self.close()
         self._strategy = strategy
         clock = time.monotonic()
-        labels = " and ".join(revision.label for revision in revisions)
+        labels = " and ".join(strategy.labelled(revision.label) for revision in revisions)
         self._bench.progress.step(f"starting {labels}")
         for offset, revision in enumerate(revisions):
             self._launch(revision, first_start + offset, port_offset=offset)

@@ -93,8 +93,9 @@ class Session:
                 block=self._block,
                 profile=self._wants_profile(revision),
             )
+            label = self._strategy.labelled(revision.label)
             told = f"{tell_outcome(trial, self.bench.scenario.metric)} ({trial.wall_s:.0f} s)"
-            self.bench.progress.say(f"trial {number}, block {self._block}: {revision.label}: {told}")
+            self.bench.progress.say(f"trial {number}, block {self._block}: {label}: {told}")
         self._trials.append(trial)
         return trial
 

@@ -11,10 +11,13 @@ from dataclasses import replace
 import pytest
 
 from perfguard.model.errors import PerfguardError
+from perfguard.model.scenario import Strategy
 from perfguard.report.charts import posterior_chart
 from perfguard.report.flame import CPU_MS_PER_REQUEST, Side
 from perfguard.report.index_page import render_index, write_index
 from perfguard.report.profile_page import FactTable, render_profile, write_profile
+from perfguard.report.render import render_html
+from perfguard.report.view import build_page
 
 
 def plain(document):
@@ -136,3 +139,23 @@ def test_a_posterior_without_a_culprit_or_with_one_revision(samples):
     spread = posterior_chart(samples.bisect_result(culprit=None, posterior=(0.5, 0.5)))
     assert [row[2] for row in spread.table] == ["50.00%", "50.00%"]
     assert posterior_chart(samples.bisect_result(posterior=(1.0,))) is not None
+
+
+def test_strategies_of_one_revision_are_told_apart(samples):
+    result = samples.run_result()
+    summary, trial = result.revisions[0], result.trials[0]
+    arms = (Strategy.AS_COMMITTED, Strategy.LOCAL)
+    several = replace(
+        result,
+        revisions=tuple(replace(summary, strategy=arm, index=place) for place, arm in enumerate(arms)),
+        trials=tuple(
+            replace(trial, number=place, revision=summary.revision.commit, strategy=arm.value)
+            for place, arm in enumerate(arms, start=1)
+        ),
+    )
+    page = build_page(several)
+    label = summary.revision.label
+    assert [row.label for row in page.revisions] == [label, f"{label}, local"]
+    assert [(row.revision, row.strategy) for row in page.trials] == [(label, ""), (label, "local")]
+    assert "with 2 strategies" in page.banner.sentence
+    assert f"{label}, local" in render_html(several)
