@@ -78,8 +78,8 @@ def written(tmp_path_factory):
 def make_report(tmp_path):
     """Write a comparison whose both sides have these stacks; gives its path."""
 
-    def make(stacks, *, classes=()):
-        profile = RoleProfile(role="rank-0", samples=100, trials=2, stacks=stacks, classes=classes)
+    def make(stacks, *, classes=(), threads=()):
+        profile = RoleProfile(role="rank-0", samples=100, trials=2, stacks=stacks, classes=classes, threads=threads)
         path = tmp_path / "made.html"
         result = sample_results.compare_result(
             baseline_profiles=(profile,), candidate_profiles=(profile,), grown_frames=()
