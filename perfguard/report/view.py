@@ -22,6 +22,7 @@ from perfguard.report import rows, words
 from perfguard.report.answers import Answer, answers, check_command, frames_of, parent_of
 from perfguard.report.flame import Side
 from perfguard.report.gil import GilRow, gil_of, gil_rows
+from perfguard.report.opening import EffectBar, Step, effect_bar, question, steps
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,7 +38,10 @@ CPU_RUN_NOTE = "CPU run: judges the request path, not the kernels."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Banner:
-    """The verdict. `look` is the name of its appearance: each verdict has its own."""
+    """The verdict. `look` is the name of its appearance: each verdict has its own.
+
+    `question` is what was asked, `bar` the first effect, `steps` what to do next.
+    """
 
     look: str
     sign: str
@@ -45,6 +49,9 @@ class Banner:
     sentence: str
     facts: tuple[str, ...]
     answers: tuple[Answer, ...] = ()
+    question: str = ""
+    bar: EffectBar | None = None
+    steps: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,6 +210,8 @@ def _banner(result: AnyResult) -> Banner:
     facts.append(f"scenario {words.one_line(result.run.scenario, 80)}")
     facts.append(_lost(result.run))
     facts.append(CPU_RUN_NOTE.rstrip(".") if result.run.stand_ins else "no stand-ins")
+    effects = result.effects if isinstance(result, (BisectResult, CompareResult)) else ()
+    first = min(effects, key=lambda effect: effect.metric != result.run.metric, default=None)
     return Banner(
         look=look,
         sign=sign,
@@ -210,6 +219,9 @@ def _banner(result: AnyResult) -> Banner:
         sentence=words.shorten(sentence, 1000),
         facts=tuple(facts),
         answers=answers(result),
+        question=question(result),
+        bar=effect_bar(first) if first else None,
+        steps=steps(result),
     )
 
 
