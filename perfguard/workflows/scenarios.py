@@ -65,6 +65,7 @@ def read_scenario(path: Path) -> Scenario:
         # What a file may leave out.
         target.setdefault("model", None)
         target.setdefault("extra_args", [])
+        target["extra_environment"] = sorted(target.get("extra_environment", {}).items())
         if target.get("kind") == TargetKind.COMMAND.value:
             # What only SGLang's server asks about.
             target.setdefault("device", Device.CPU.value)
@@ -76,7 +77,6 @@ def read_scenario(path: Path) -> Scenario:
         # What only a chat completion has.
         load.setdefault("output_tokens", 1)
         load.setdefault("prompt_chars", 64)
-        target["extra_environment"] = sorted(target.get("extra_environment", {}).items())
     _refuse_unknown(document, Scenario, path, "")
     try:
         scenario = msgspec.convert(document, Scenario)

@@ -1,10 +1,14 @@
 """Scenario files: those that come along are right, wrong ones are named."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from perfguard.model.errors import UsageError
+from perfguard.model.progress import Silent
 from perfguard.model.scenario import TargetKind, UserMetric
 from perfguard.workflows.scenarios import list_scenarios, load_scenario, read_scenario, scenario_dir
+from perfguard.workflows.setup import open_bench
 
 
 def test_the_scenarios_that_come_along():
@@ -133,3 +137,10 @@ def test_a_command_belongs_to_its_kind(tmp_path):
     path.write_text(text.replace("[load] ", '[target.command]\nline = ["x", "{port}"]\n[load] '))
     with pytest.raises(UsageError, match=r"belongs to target\.kind"):
         read_scenario(path)
+
+
+def test_a_command_is_refused_as_long_as_nothing_starts_it(tmp_path):
+    (tmp_path / "shop.toml").write_text(COMMAND)
+    request = SimpleNamespace(scenario=read_scenario(tmp_path / "shop.toml"))
+    with pytest.raises(UsageError, match="cannot start a target of kind command"):
+        open_bench(request, None, None, Silent())
