@@ -151,15 +151,12 @@ class CommandSpec:
     In `line`, the command and its arguments, `{python}` becomes the environment's interpreter, `{port}` the port to
     listen on (of 127.0.0.1) and `{tree}` the revision's tree, which is also the working directory. `source_root`, below
     the tree, goes on Python's import path. The server is ready when a GET of `health_path` answers 200.
-
-    `package` is the name of the server's top-level package where all its code is in one: then only commits that touch
-    what was loaded of it (or a file that is no Python) are searched. None searches all.
+    What a command loads is not known, so that a bisect searches among all commits.
     """
 
     line: tuple[str, ...]
     health_path: str = "/health"
     source_root: str = "."
-    package: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
