@@ -1,14 +1,17 @@
 """Scenario files: those that come along are right, wrong ones are named."""
 
-from types import SimpleNamespace
+import sys
+from pathlib import Path
 
 import pytest
 
+from perfguard.cli.options import ScenarioChanges, changed_scenario
 from perfguard.model.errors import UsageError
 from perfguard.model.progress import Silent
-from perfguard.model.scenario import TargetKind, UserMetric
+from perfguard.model.scenario import Device, TargetKind, UserMetric
+from perfguard.revisions.environments import site_packages
 from perfguard.workflows.scenarios import list_scenarios, load_scenario, read_scenario, scenario_dir
-from perfguard.workflows.setup import open_bench
+from perfguard.workflows.setup import ensure_environment, model_path
 
 
 def test_the_scenarios_that_come_along():
@@ -139,8 +142,28 @@ def test_a_command_belongs_to_its_kind(tmp_path):
         read_scenario(path)
 
 
-def test_a_command_is_refused_as_long_as_nothing_starts_it(tmp_path):
+def test_a_command_runs_in_the_python_that_is_there(tmp_path):
     (tmp_path / "shop.toml").write_text(COMMAND)
-    request = SimpleNamespace(scenario=read_scenario(tmp_path / "shop.toml"))
-    with pytest.raises(UsageError, match="cannot start a target of kind command"):
-        open_bench(request, None, None, Silent())
+    scenario = read_scenario(tmp_path / "shop.toml")
+    environment = ensure_environment(scenario, installer="pip", progress=Silent())
+    assert environment.python == Path(sys.executable)
+    assert (site_packages(environment) / "msgspec").is_dir()
+    assert model_path(scenario, environment) is None
+
+
+def test_a_python_that_is_not_there_is_named(tmp_path):
+    (tmp_path / "shop.toml").write_text(
+        COMMAND.replace('kind = "command"', 'kind = "command"\nenvironment_spec = "python:/none/python"')
+    )
+    scenario = read_scenario(tmp_path / "shop.toml")
+    with pytest.raises(UsageError, match="there is no Python /none/python"):
+        ensure_environment(scenario, installer="pip", progress=Silent())
+
+
+def test_what_only_sglang_understands_is_refused_for_a_command(tmp_path):
+    path = tmp_path / "shop.toml"
+    path.write_text(COMMAND)
+    assert changed_scenario(str(path), ScenarioChanges(max_trials=7)).limits.max_trials == 7
+    for changes in (ScenarioChanges(device=Device.CUDA), ScenarioChanges(tensor_parallel_size=2)):
+        with pytest.raises(UsageError, match=r"--tp are for SGLang's server"):
+            changed_scenario(str(path), changes)
