@@ -10,11 +10,18 @@ from perfguard.model.gil_trial import RoleGil
 ROLE_TOKENIZER = "tokenizer"
 ROLE_DETOKENIZER = "detokenizer"
 ROLE_OTHER = "other"
+# The first process of a server that is not SGLang's.
+ROLE_SERVER = "server"
 
 
 def rank_role(rank: int) -> str:
     """Name the role of the scheduler process of tensor-parallel rank `rank` (0-based)."""
     return f"rank-{rank}"
+
+
+def worker_role(number: int) -> str:
+    """Name the role of a process below a server that is not SGLang's; `number` counts from 1 in order of start."""
+    return f"worker-{number}"
 
 
 class RequestOutcome(str, Enum):

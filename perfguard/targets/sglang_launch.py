@@ -10,6 +10,7 @@ from pathlib import Path
 
 from perfguard.model.errors import PerfguardError, UntestableError, UsageError
 from perfguard.model.scenario import Device, Strategy, TargetSpec, VisionTower
+from perfguard.targets.running import SITE, user_environment
 
 _INSIDE = Path(__file__).parents[1] / "inside"
 _TINY_MODEL_LIMIT_S = 120.0
@@ -45,12 +46,6 @@ CPU_ENVIRONMENT = {
 TINY_MODEL_FLAGS = ("--load-format=dummy",)
 TINY_MODEL_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 _REPORTED_PACKAGES = ("numpy", "torch", "torchvision", "transformers", "vllm", "sgl_kernel")
-# The user's own settings of Python, of the server and of its libraries would make runs differ between users.
-_DROPPED_VARIABLES = re.compile(
-    r"PYTHON|SGLANG_|SGL_|PERFGUARD_|OMP_|MKL_|GLOO_|NCCL_|TORCH|LD_PRELOAD$|RANK$|LOCAL_RANK$|WORLD_SIZE$|MASTER_"
-)
-
-
 # The package under test, as it is imported.
 PACKAGE = "sglang"
 
@@ -98,8 +93,8 @@ def server_environment(
     sources lie in perfguard's own cache, and compiling them anew would add seconds to each start. `cores` are
     the numbers of the cores to use. The server's processes put `strategy` in themselves, by the hook in `inside/`.
     """
-    environment = {name: value for name, value in os.environ.items() if not _DROPPED_VARIABLES.match(name)}
-    import_path = [_INSIDE / "site", source_root]
+    environment = user_environment()
+    import_path = [SITE, source_root]
     if target.device is Device.CPU:
         import_path.insert(1, _INSIDE / "stand_in")
         environment |= CPU_ENVIRONMENT

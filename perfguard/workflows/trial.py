@@ -25,7 +25,7 @@ from perfguard.samplers.cpu import CpuSampler
 from perfguard.samplers.gil import GilSampler
 from perfguard.samplers.pyspy import PySpySampler
 from perfguard.store import RunStore
-from perfguard.targets.sglang_server import RunningServer
+from perfguard.targets.running import RunningServer
 
 # More failed requests than this and what was measured is not the scenario's load.
 FAILED_REQUESTS_LIMIT_FRAC = 0.01
