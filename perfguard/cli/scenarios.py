@@ -43,7 +43,9 @@ def scenarios_command(as_json: JsonOption = False) -> int:
 
 
 def _describe(scenario: Scenario) -> str:
-    image = scenario.load.image
+    image, request = scenario.load.image, scenario.load.request
+    if request is not None:
+        return f"{request.method} {request.path}"
     if image is None:
         return f"text, {scenario.load.output_tokens} tokens out"
     count = "" if image.count == 1 else f"{image.count} x "

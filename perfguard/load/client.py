@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 from hdrh.histogram import HdrHistogram
 
+from perfguard.model.scenario import AnswerKind
 from perfguard.model.trial import LatencySummary, LoadResult, RequestOutcome, RequestRecord
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from perfguard.load.schedule import Schedule, ScheduledRequest
 
-CHAT_PATH = "/v1/chat/completions"
 # The client's one thread is what bounds it: driven by a server that costs nothing it used 0.94 to 1.00 of a core, at
 # 8,000 requests of 5 kB or 6,000 of 180 kB a second, and 0.06 under a real server on two cores.
 CPU_LIMIT_FRAC = 0.9
@@ -31,7 +31,7 @@ _ERROR_BODY_BYTES = 4096
 _TICK_S = 0.010
 _MICROSECONDS_PER_HOUR = 3_600_000_000
 _SIGNIFICANT_DIGITS = 3
-_HEADERS = {"Content-Type": "application/json", "Accept": "text/event-stream"}
+_ACCEPT = {AnswerKind.OPENAI_STREAM: "text/event-stream", AnswerKind.PLAIN: "*/*"}
 
 
 def run_load(base_url: str, schedule: Schedule, *, concurrency: int, timeout_s: float) -> LoadResult:
@@ -85,13 +85,12 @@ class _Run:
 async def _replay(base_url: str, requests: Sequence[ScheduledRequest], concurrency: int, timeout_s: float) -> _Run:
     """Run the clients and the ticker until the schedule is through."""
     run = _Run()
-    url = base_url.rstrip("/") + CHAT_PATH
+    url = base_url.rstrip("/")
     waiting = iter(requests)
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=concurrency),
         timeout=aiohttp.ClientTimeout(total=timeout_s, ceil_threshold=3600.0),
         cookie_jar=aiohttp.DummyCookieJar(),
-        headers=_HEADERS,
     ) as session:
         ticker = asyncio.create_task(_tick(run.lateness_s))
         cpu_s, start_s = time.thread_time(), time.perf_counter()
@@ -123,11 +122,12 @@ async def _client(
     """Send one request after the other until none is left; all clients draw from the same iterator."""
     for request in waiting:
         body = request.body
+        headers = {"Content-Type": request.content_type, "Accept": _ACCEPT[request.answer]}
         sent_s = time.perf_counter()
-        stream = _Stream()
+        stream = _Stream() if request.answer is AnswerKind.OPENAI_STREAM else _Plain()
         try:
-            async with session.post(url, data=body) as response:
-                if response.status == 200:  # noqa: PLR2004 - HTTP's own number
+            async with session.request(request.method, url + request.path, data=body, headers=headers) as response:
+                if 200 <= response.status < 300:  # noqa: PLR2004 - HTTP's own numbers
                     async for chunk in response.content.iter_any():
                         stream.feed(chunk)
                     outcome, detail = stream.verdict()
@@ -149,6 +149,24 @@ async def _client(
                 detail=" ".join(detail.split())[:_DETAIL_CHARS],
             )
         )
+
+
+@dataclass(slots=True)
+class _Plain:
+    """Takes one answer of any kind; its first byte counts as its first token."""
+
+    first_token_at: float | None = None
+
+    def feed(self, _chunk: bytes) -> None:
+        """Take the next bytes of the answer."""
+        if self.first_token_at is None:
+            self.first_token_at = time.perf_counter()
+
+    def verdict(self) -> tuple[RequestOutcome, str]:
+        """Judge the answer once the connection gave its last byte: a whole answer is a good one."""
+        if self.first_token_at is None:  # no body at all, as of a 204
+            self.first_token_at = time.perf_counter()
+        return RequestOutcome.OK, ""
 
 
 @dataclass(slots=True)

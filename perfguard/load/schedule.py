@@ -8,13 +8,16 @@ import json
 import random
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from perfguard.load import media
 from perfguard.model.errors import UsageError
+from perfguard.model.scenario import AnswerKind
 
 if TYPE_CHECKING:
-    from perfguard.model.scenario import LoadSpec
+    from perfguard.model.scenario import LoadSpec, RequestSpec
+
+CHAT_PATH = "/v1/chat/completions"
 
 _NUMBER_DIGITS = 7
 MIN_PROMPT_CHARS = _NUMBER_DIGITS + 1
@@ -30,17 +33,21 @@ _IMAGE_MARK = "@image-{}@"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduledRequest:
-    """One request: its number in the whole schedule and its JSON body, cut where the images stand.
+    """One request: its number in the whole schedule and its body, cut where the images stand.
 
     Requests share the bytes of an image, so a schedule costs the memory of its distinct images only.
     """
 
     index: int
     parts: tuple[bytes, ...]
+    method: str = "POST"
+    path: str = CHAT_PATH
+    content_type: str = "application/json"
+    answer: AnswerKind = AnswerKind.OPENAI_STREAM
 
     @property
     def body(self) -> bytes:
-        """The body of the POST to `/v1/chat/completions`."""
+        """The request's body, as one piece."""
         return b"".join(self.parts)
 
 
@@ -53,10 +60,12 @@ class Schedule:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) over the concurrency and every body; equal digests mean equal loads."""
+        """SHA-256 (hex) over the concurrency and every request; equal digests mean equal loads."""
         sha = hashlib.sha256(f"concurrency={self.concurrency}\n".encode())
         for request in self.requests:
             sha.update(b"%d:%d\n" % (request.index, sum(map(len, request.parts))))
+            if request.answer is not AnswerKind.OPENAI_STREAM or request.path != CHAT_PATH:
+                sha.update(f"{request.method} {request.path} {request.content_type} {request.answer.value}\n".encode())
             for part in request.parts:
                 sha.update(part)
         return sha.hexdigest()
@@ -142,6 +151,8 @@ def _check(load: LoadSpec, *, last: int) -> None:
 
 def _request(load: LoadSpec, number: int, model: str) -> ScheduledRequest:
     """Build request `number`: its JSON is written with marks for the images and cut there."""
+    if load.request is not None:
+        return _own_request(load.request, number, _prompt(load.seed, number, load.prompt_chars))
     content: list[dict[str, object]] = [{"type": "text", "text": _prompt(load.seed, number, load.prompt_chars)}]
     images = _images(load, number)
     content += [{"type": "image_url", "image_url": {"url": _IMAGE_MARK.format(place)}} for place in range(len(images))]
@@ -159,6 +170,27 @@ def _request(load: LoadSpec, number: int, model: str) -> ScheduledRequest:
         before, _, rest = rest.partition(_IMAGE_MARK.format(place).encode())
         parts += [before, image]
     return ScheduledRequest(index=number, parts=(*parts, rest))
+
+
+def _own_request(spec: RequestSpec, number: int, prompt: str) -> ScheduledRequest:
+    """Build request `number` as the scenario describes it."""
+
+    def fill(value: Any) -> Any:
+        if isinstance(value, str):
+            return value.replace("{prompt}", prompt).replace("{number}", str(number))
+        if isinstance(value, dict):
+            return {key: fill(inner) for key, inner in value.items()}
+        return [fill(inner) for inner in value] if isinstance(value, list) else value
+
+    body = fill(spec.text or "") if spec.json is None else json.dumps(fill(spec.json), separators=(",", ":"))
+    return ScheduledRequest(
+        index=number,
+        parts=(body.encode(),),
+        method=spec.method,
+        path=fill(spec.path),
+        content_type=spec.content_type,
+        answer=spec.answer,
+    )
 
 
 def _images(load: LoadSpec, number: int) -> tuple[bytes, ...]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 
 class TargetKind(str, Enum):
     """What runs a revision."""
 
     SGLANG_SERVER = "sglang-server"
+    COMMAND = "command"
 
 
 class Device(str, Enum):
@@ -78,6 +80,32 @@ class ImageSpec:
     count: int = 1
 
 
+class AnswerKind(str, Enum):
+    """How an answer is read. `OPENAI_STREAM`: server-sent events as of `/v1/chat/completions`, ended by `[DONE]`.
+
+    `PLAIN`: any body, whole or in pieces; what counts as its first token is its first byte.
+    """
+
+    OPENAI_STREAM = "openai-stream"
+    PLAIN = "plain"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestSpec:
+    """A request of the scenario's own, in place of the chat completion.
+
+    The body is `json`, or `text` of the type `content_type`; neither: no body. In every text of it `{prompt}` becomes
+    the request's prompt and `{number}` its number.
+    """
+
+    path: str
+    method: str = "POST"
+    json: Any = None
+    text: str | None = None
+    content_type: str = "application/json"
+    answer: AnswerKind = AnswerKind.PLAIN
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadSpec:
     """A closed loop: `concurrency` clients send `requests` requests in all, each as soon as its last one is answered.
@@ -85,7 +113,7 @@ class LoadSpec:
     `warmup_requests` go first on a server that was just started and are not measured; `settling_requests` likewise
     before every later trial on it. `profiled_requests` follow the measured ones with
     the stack sampler attached, so that its cost is not in the user metric. `distinct_images` different
-    images are made from `seed` and reused in order.
+    images are made from `seed` and reused in order. `request` None sends chat completions.
     """
 
     requests: int
@@ -99,6 +127,7 @@ class LoadSpec:
     output_tokens: int
     request_timeout_s: float
     seed: int
+    request: RequestSpec | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,11 +145,30 @@ class ProfilingSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CommandSpec:
+    """How any server is started from a revision's tree.
+
+    In `line`, the command and its arguments, `{python}` becomes the environment's interpreter, `{port}` the port to
+    listen on (of 127.0.0.1) and `{tree}` the revision's tree, which is also the working directory. `source_root`, below
+    the tree, goes on Python's import path. The server is ready when a GET of `health_path` answers 200.
+
+    `package` is the name of the server's top-level package where all its code is in one: then only commits that touch
+    what was loaded of it (or a file that is no Python) are searched. None searches all.
+    """
+
+    line: tuple[str, ...]
+    health_path: str = "/health"
+    source_root: str = "."
+    package: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TargetSpec:
     """The server under test and how it is started.
 
     `model` None means the generated tiny vision-language model with dummy weights. `environment_spec`
-    names the managed environment. `extra_args` are appended to the server's command line.
+    names the managed environment; `python` means the interpreter that runs perfguard, `python:PATH` another one.
+    `extra_args` are appended to the server's command line. `command` belongs to the kind of that name.
     """
 
     kind: TargetKind
@@ -133,6 +181,7 @@ class TargetSpec:
     extra_environment: tuple[tuple[str, str], ...]
     start_timeout_s: float
     drain_timeout_s: float
+    command: CommandSpec | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

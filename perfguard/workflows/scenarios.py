@@ -11,10 +11,11 @@ from typing import Any
 import msgspec
 
 from perfguard.model.errors import UsageError
-from perfguard.model.scenario import Device, Scenario
+from perfguard.model.scenario import Device, RequestSpec, Scenario, TargetKind, VisionTower
 
 DEFAULT_SCENARIO = "mm-small-images"
 _PACKAGE = Path(__file__).resolve().parent.parent
+_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 
 def scenario_dir() -> Path:
@@ -65,6 +66,17 @@ def read_scenario(path: Path) -> Scenario:
         target.setdefault("model", None)
         target.setdefault("extra_args", [])
         target["extra_environment"] = sorted(target.get("extra_environment", {}).items())
+        if target.get("kind") == TargetKind.COMMAND.value:
+            # What only SGLang's server asks about.
+            target.setdefault("device", Device.CPU.value)
+            target.setdefault("tensor_parallel_size", 1)
+            target.setdefault("vision_tower", VisionTower.REAL.value)
+            target.setdefault("environment_spec", "python")
+    load = document.get("load") if isinstance(document, dict) else None
+    if isinstance(load, dict) and isinstance(load.get("request"), dict):
+        # What only a chat completion has.
+        load.setdefault("output_tokens", 1)
+        load.setdefault("prompt_chars", 64)
     _refuse_unknown(document, Scenario, path, "")
     try:
         scenario = msgspec.convert(document, Scenario)
@@ -108,11 +120,48 @@ def check_scenario(scenario: Scenario, where: str) -> None:
         raise UsageError(f"{where}: limits.confidence must lie between 0.5 and 1, not {limits.confidence}")
     if load.image is not None and min(load.image.width_px, load.image.height_px, load.image.count) <= 0:
         raise UsageError(f"{where}: load.image needs a width, a height and a count greater than 0")
-    if scenario.target.device is Device.CUDA and scenario.target.model is None:
+    if load.request is not None:
+        _check_request(load.request, where, images=load.image is not None)
+    _check_command(scenario, where)
+    if (
+        scenario.target.kind is TargetKind.SGLANG_SERVER
+        and scenario.target.device is Device.CUDA
+        and scenario.target.model is None
+    ):
         raise UsageError(
             f"{where}: device = cuda needs a model",
             hint="give --model PATH; the tiny generated model is for the CPU",
         )
+
+
+def _check_request(request: RequestSpec, where: str, *, images: bool) -> None:
+    """Refuse a request that cannot be sent as it is written."""
+    if images:
+        raise UsageError(f"{where}: load.image and load.request exclude each other: images go into chat completions")
+    if not request.path.startswith("/"):
+        raise UsageError(f"{where}: load.request.path must begin with a slash, not {request.path!r}")
+    if request.method not in _METHODS:
+        raise UsageError(f"{where}: load.request.method must be one of {', '.join(_METHODS)}, not {request.method!r}")
+    if request.json is not None and request.text is not None:
+        raise UsageError(f"{where}: load.request takes json or text, not both")
+
+
+def _check_command(scenario: Scenario, where: str) -> None:
+    """Refuse a command that could not be started, or never be reached."""
+    command = scenario.target.command
+    if (scenario.target.kind is TargetKind.COMMAND) is (command is None):
+        raise UsageError(f"{where}: [target.command] belongs to target.kind = 'command', and to no other")
+    if command is None:
+        return
+    if not command.line or not any("{port}" in argument for argument in command.line):
+        raise UsageError(
+            f"{where}: target.command.line must name the port to listen on",
+            hint='for example: line = ["{python}", "server.py", "--port", "{port}"]',
+        )
+    if not command.health_path.startswith("/"):
+        raise UsageError(f"{where}: target.command.health_path must begin with a slash, not {command.health_path!r}")
+    if Path(command.source_root).is_absolute() or ".." in Path(command.source_root).parts:
+        raise UsageError(f"{where}: target.command.source_root must lie in the revision's tree")
 
 
 def _refuse_unknown(document: Any, kind: Any, path: Path, inside: str) -> None:

@@ -17,7 +17,7 @@ from perfguard.load.schedule import build_phases
 from perfguard.model.errors import UsageError
 from perfguard.model.progress import Progress
 from perfguard.model.revision import Revision
-from perfguard.model.scenario import Device, Scenario
+from perfguard.model.scenario import Device, Scenario, TargetKind
 from perfguard.revisions.environments import Environment, EnvironmentManager
 from perfguard.revisions.installers import InstallerName
 from perfguard.revisions.releases import named_releases, release_history
@@ -104,7 +104,16 @@ def kept_request(request: RunRequest) -> dict[str, Any]:
 
 
 def open_bench(request: RunRequest, repository: Repository, store: RunStore, progress: Progress) -> Bench:
-    """Make what trials need: the managed environment, the model and the frozen schedules."""
+    """Make what trials need: the managed environment, the model and the frozen schedules.
+
+    Raises:
+        UsageError: the scenario's target is a kind that this version does not start.
+    """
+    if request.scenario.target.kind is not TargetKind.SGLANG_SERVER:
+        raise UsageError(
+            f"this version of perfguard cannot start a target of kind {request.scenario.target.kind.value}",
+            hint=f"only {TargetKind.SGLANG_SERVER.value} can be measured",
+        )
     environment = ensure_environment(request.scenario, installer=request.installer, progress=progress)
     return Bench(
         scenario=request.scenario,

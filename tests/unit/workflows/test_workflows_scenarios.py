@@ -1,10 +1,14 @@
 """Scenario files: those that come along are right, wrong ones are named."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from perfguard.model.errors import UsageError
-from perfguard.model.scenario import UserMetric
+from perfguard.model.progress import Silent
+from perfguard.model.scenario import TargetKind, UserMetric
 from perfguard.workflows.scenarios import list_scenarios, load_scenario, read_scenario, scenario_dir
+from perfguard.workflows.setup import open_bench
 
 
 def test_the_scenarios_that_come_along():
@@ -54,3 +58,89 @@ def test_a_wrong_file_is_told_where_and_why(tmp_path, before, after, message):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UsageError, match="cannot read"):
         load_scenario(str(tmp_path / "none.toml"))
+
+
+COMMAND = """
+name = "shop"
+description = "a shop"
+metric = "throughput_rps"
+
+[target]
+kind = "command"
+start_timeout_s = 30.0
+drain_timeout_s = 10.0
+
+[target.command]
+line = ["{python}", "-m", "shop", "--port", "{port}"]
+
+[load]
+concurrency = 4
+warmup_requests = 10
+settling_requests = 2
+requests = 100
+profiled_requests = 50
+request_timeout_s = 10.0
+seed = 1
+
+[load.request]
+path = "/rank"
+json = { text = "{prompt}" }
+
+[profiling]
+enabled = true
+trials_per_revision = 6
+rate_hz = 100
+nonblocking = true
+
+[limits]
+min_effect_frac = 0.05
+confidence = 0.95
+max_trials = 60
+"""
+
+
+def test_a_command_needs_no_word_of_what_only_sglang_has(tmp_path):
+    (tmp_path / "shop.toml").write_text(COMMAND)
+    scenario = read_scenario(tmp_path / "shop.toml")
+    assert (scenario.target.kind, scenario.target.environment_spec) == (TargetKind.COMMAND, "python")
+    assert scenario.target.command.health_path == "/health"
+    assert scenario.load.request.json == {"text": "{prompt}"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ('"{port}"', '"80"', "must name the port"),
+        ('kind = "command"', 'kind = "sglang-server"', "missing required field"),
+        ("[target.command]\nline", "[target.other]\nline", "unknown field target.other"),
+        ("[target.command]\nline", "[target.command]\nlines", "unknown field target.command.lines"),
+        ('line = ["{python}"', 'source_root = "../x"\nline = ["{python}"', "must lie in the revision's tree"),
+        ('line = ["{python}"', 'health_path = "up"\nline = ["{python}"', "must begin with a slash, not 'up'"),
+        ('path = "/rank"', 'path = "rank"', "must begin with a slash, not 'rank'"),
+        ('path = "/rank"', 'path = "/rank"\nmethod = "FETCH"', "must be one of"),
+        ('path = "/rank"', 'path = "/rank"\ntext = "x"', "json or text, not both"),
+        ("[load.request]", '[load.image]\nwidth_px = 1\nheight_px = 1\nformat = "png"\n[load.request]', "exclude"),
+    ],
+)
+def test_a_wrong_command_is_told_where_and_why(tmp_path, before, after, message):
+    assert before in COMMAND
+    path = tmp_path / "wrong.toml"
+    path.write_text(COMMAND.replace(before, after, 1))
+    with pytest.raises(UsageError) as caught:
+        read_scenario(path)
+    assert message in caught.value.message
+
+
+def test_a_command_belongs_to_its_kind(tmp_path):
+    text = (scenario_dir() / "text-only.toml").read_text()
+    path = tmp_path / "wrong.toml"
+    path.write_text(text.replace("[load] ", '[target.command]\nline = ["x", "{port}"]\n[load] '))
+    with pytest.raises(UsageError, match=r"belongs to target\.kind"):
+        read_scenario(path)
+
+
+def test_a_command_is_refused_as_long_as_nothing_starts_it(tmp_path):
+    (tmp_path / "shop.toml").write_text(COMMAND)
+    request = SimpleNamespace(scenario=read_scenario(tmp_path / "shop.toml"))
+    with pytest.raises(UsageError, match="cannot start a target of kind command"):
+        open_bench(request, None, None, Silent())
