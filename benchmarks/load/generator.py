@@ -19,6 +19,18 @@ from perfguard.load.schedule import build_schedule
 from perfguard.model.scenario import ArrivalKind, ArrivalSpec, ImageFormat, ImageSpec, LoadSpec
 from perfguard.model.trial import LoadResult
 
+COLUMNS = (
+    "load",
+    "succeeded",
+    "req/s",
+    "send lag P99 ms",
+    "its own",
+    "event loop lag P99 ms",
+    "CPU",
+    "req per CPU s",
+    "E2E P50 ms",
+    "veto",
+)
 SERVER = Path(__file__).with_name("trivial_server.py")
 
 
@@ -48,6 +60,7 @@ def row(name: str, result: LoadResult) -> str:
         f"{result.throughput_rps:,.0f}",
         *("-" if lag is None else f"{lag:.2f}" for lag in lags),
         f"{result.generator_cpu_frac:.2f}",
+        f"{result.throughput_rps / result.generator_cpu_frac:,.0f}",
         "-" if result.e2e is None else f"{result.e2e.p50_ms:.2f}",
         generator_veto(result) or "none",
     ]
@@ -80,10 +93,8 @@ def main() -> None:
     try:
         url = f"http://127.0.0.1:{int(server.stdout.readline())}"
         print(f"{len(cores)} cores, load average {os.getloadavg()[0]:.1f} at the start\n")
-        print(
-            "| load | succeeded | req/s | send lag P99 ms | its own | event loop lag P99 ms | CPU | E2E P50 ms | veto |"
-        )
-        print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |")
+        print(f"| {' | '.join(COLUMNS)} |")
+        print(f"| {' | '.join('---' for _ in COLUMNS)} |")
         for _ in range(options.rounds):
             for name, concurrency, schedule in schedules:
                 print(row(name, run_load(url, schedule, concurrency=concurrency, timeout_s=60.0)), flush=True)
