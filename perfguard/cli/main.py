@@ -12,7 +12,21 @@ import typer
 from rich.console import Console
 
 from perfguard import __version__
-from perfguard.cli import analyze, bisect, calibrate, compare, diff, doctor, env, log, record, report, run, scenarios
+from perfguard.cli import (
+    analyze,
+    bisect,
+    calibrate,
+    compare,
+    diff,
+    doctor,
+    env,
+    load,
+    log,
+    record,
+    report,
+    run,
+    scenarios,
+)
 from perfguard.model.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, PerfguardError
 
 # Older typers raise click's errors, newer ones (Python 3.11 on) their own: the root of what a wrong option raises.
@@ -39,6 +53,7 @@ app.command("record")(record.record_command)
 app.command("analyze")(analyze.analyze_command)
 app.command("diff")(diff.diff_command)
 app.command("report")(report.report_command)
+app.command("load")(load.load_command)
 app.command("log")(log.log_command)
 app.command("calibrate")(calibrate.calibrate_command)
 app.command("scenarios")(scenarios.scenarios_command)

@@ -106,9 +106,50 @@ class RequestSpec:
     answer: AnswerKind = AnswerKind.PLAIN
 
 
+class ArrivalKind(str, Enum):
+    """When an open loop's requests are due.
+
+    `CONSTANT`: evenly spaced; `POISSON`: independent of each other; `GAMMA`: gaps from a gamma distribution of shape
+    `burstiness`; `BURST`: `burst_size` at once, then nothing until the next ones; `TRACE`: when a trace file says.
+    """
+
+    CONSTANT = "constant"
+    POISSON = "poisson"
+    GAMMA = "gamma"
+    BURST = "burst"
+    TRACE = "trace"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArrivalSpec:
+    """The arrivals of an open loop; the words are those of vLLM's and SGLang's `bench_serving`.
+
+    `request_rate` is the mean of all kinds but `TRACE`, in requests a second. `burstiness` 1 is Poisson, less comes in
+    clumps, more is more even. `trace_file` is JSON lines, see `perfguard.load.trace`.
+    """
+
+    kind: ArrivalKind
+    request_rate: float | None = None
+    burstiness: float = 1.0
+    burst_size: int = 1
+    trace_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SloSpec:
+    """What a request must meet to count as goodput; None asks for nothing. All in milliseconds."""
+
+    ttft_ms: float | None = None
+    e2e_ms: float | None = None
+    tpot_ms: float | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadSpec:
-    """A closed loop: `concurrency` clients send `requests` requests in all, each as soon as its last one is answered.
+    """A load of `requests` requests in all; closed where `arrival` is None, else open.
+
+    Closed: `concurrency` clients send their next request as soon as their last one is answered. Open: requests are due
+    when `arrival` says, whatever the server does, and `concurrency` is the most that are in flight.
 
     `warmup_requests` go first on a server that was just started and are not measured; `settling_requests` likewise
     before every later trial on it. `profiled_requests` follow the measured ones with
@@ -128,6 +169,8 @@ class LoadSpec:
     request_timeout_s: float
     seed: int
     request: RequestSpec | None = None
+    arrival: ArrivalSpec | None = None
+    slo: SloSpec | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

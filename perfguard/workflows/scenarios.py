@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import typing
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ from typing import Any
 import msgspec
 
 from perfguard.model.errors import UsageError
-from perfguard.model.scenario import Device, RequestSpec, Scenario, TargetKind, VisionTower
+from perfguard.model.scenario import ArrivalKind, Device, LoadSpec, RequestSpec, Scenario, TargetKind, VisionTower
 
 DEFAULT_SCENARIO = "mm-small-images"
 _PACKAGE = Path(__file__).resolve().parent.parent
+MAX_REQUEST_RATE = 100_000
 _METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 
@@ -77,6 +79,10 @@ def read_scenario(path: Path) -> Scenario:
         # What only a chat completion has.
         load.setdefault("output_tokens", 1)
         load.setdefault("prompt_chars", 64)
+    arrival = load.get("arrival") if isinstance(load, dict) else None
+    if isinstance(arrival, dict) and isinstance(arrival.get("trace_file"), str):
+        # Beside the scenario that names it, wherever perfguard is started from.
+        arrival["trace_file"] = str(path.resolve().parent / arrival["trace_file"])
     _refuse_unknown(document, Scenario, path, "")
     try:
         scenario = msgspec.convert(document, Scenario)
@@ -122,6 +128,7 @@ def check_scenario(scenario: Scenario, where: str) -> None:
         raise UsageError(f"{where}: load.image needs a width, a height and a count greater than 0")
     if load.request is not None:
         _check_request(load.request, where, images=load.image is not None)
+    _check_arrival(load, where)
     _check_command(scenario, where)
     if (
         scenario.target.kind is TargetKind.SGLANG_SERVER
@@ -144,6 +151,34 @@ def _check_request(request: RequestSpec, where: str, *, images: bool) -> None:
         raise UsageError(f"{where}: load.request.method must be one of {', '.join(_METHODS)}, not {request.method!r}")
     if request.json is not None and request.text is not None:
         raise UsageError(f"{where}: load.request takes json or text, not both")
+
+
+def _check_arrival(load: LoadSpec, where: str) -> None:
+    """Refuse arrivals without what their kind needs, and service levels that nothing can meet."""
+    slo, arrival = load.slo, load.arrival
+    if slo is not None and any(limit is not None and limit <= 0 for limit in (slo.ttft_ms, slo.e2e_ms, slo.tpot_ms)):
+        raise UsageError(f"{where}: the limits of load.slo must be greater than 0")
+    if arrival is None:
+        return
+    if arrival.kind is ArrivalKind.TRACE:
+        if arrival.trace_file is None or arrival.request_rate is not None:
+            raise UsageError(
+                f"{where}: load.arrival of kind trace needs a trace_file and takes no request_rate",
+                hint="the trace's timestamps are the rate",
+            )
+        if load.request is not None:
+            raise UsageError(f"{where}: a trace's lengths are those of chat completions; leave load.request out")
+        return
+    if arrival.trace_file is not None:
+        raise UsageError(f"{where}: load.arrival.trace_file belongs to kind = 'trace', not to {arrival.kind.value!r}")
+    # The upper bound keeps due times apart, which are whole microseconds.
+    if arrival.request_rate is None or not 0 < arrival.request_rate <= MAX_REQUEST_RATE:
+        raise UsageError(
+            f"{where}: load.arrival.request_rate must be greater than 0 and at most {MAX_REQUEST_RATE:,}, not "
+            f"{arrival.request_rate}"
+        )
+    if not 0 < arrival.burstiness < math.inf or arrival.burst_size < 1:
+        raise UsageError(f"{where}: load.arrival needs a burstiness greater than 0 and a burst_size of at least 1")
 
 
 def _check_command(scenario: Scenario, where: str) -> None:

@@ -19,7 +19,7 @@ from perfguard.report.index_entry import write_entry
 from perfguard.store import RunStore
 from perfguard.workflows.scenarios import load_scenario
 
-VERBS = ("bisect", "compare", "run", "record", "analyze", "report", "log", "scenarios", "doctor", "env")
+VERBS = ("bisect", "compare", "run", "record", "analyze", "report", "load", "log", "scenarios", "doctor", "env")
 
 
 @pytest.fixture
@@ -96,6 +96,13 @@ def test_scenarios_as_json(perfguard):
     document = json.loads(done.stdout)
     assert document["schema_version"] == 1
     assert {s["name"] for s in document["scenarios"]} >= {"mm-small-images", "text-only"}
+
+
+def test_scenarios_tell_open_loops_from_closed_ones(here, capsys):
+    assert run_cli(["scenarios"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert " 96 " in lines["text-only"]
+    assert "poisson, 60/s" in lines["mm-open-loop"]
 
 
 def test_env_is_empty_at_first(perfguard):

@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 from aiohttp import web
 
-from perfguard.load.client import generator_veto, latency_summary, run_load
+from perfguard.load.client import generator_veto, run_load
 from perfguard.load.schedule import CHAT_PATH, Schedule, ScheduledRequest
+from perfguard.load.summary import latency_summary
 from perfguard.model.scenario import AnswerKind
 from perfguard.model.trial import RequestOutcome
 

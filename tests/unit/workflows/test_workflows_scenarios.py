@@ -8,7 +8,7 @@ import pytest
 from perfguard.cli.options import ScenarioChanges, changed_scenario
 from perfguard.model.errors import UsageError
 from perfguard.model.progress import Silent
-from perfguard.model.scenario import Device, TargetKind, UserMetric
+from perfguard.model.scenario import ArrivalKind, Device, TargetKind, UserMetric
 from perfguard.revisions.environments import site_packages
 from perfguard.workflows.scenarios import list_scenarios, load_scenario, read_scenario, scenario_dir
 from perfguard.workflows.setup import ensure_environment, model_path
@@ -16,12 +16,18 @@ from perfguard.workflows.setup import ensure_environment, model_path
 
 def test_the_scenarios_that_come_along():
     by_name = {scenario.name: scenario for scenario in list_scenarios()}
-    assert set(by_name) == {"mm-small-images", "mm-high-concurrency", "mm-large-images", "text-only"}
+    assert set(by_name) == {"mm-small-images", "mm-high-concurrency", "mm-large-images", "mm-open-loop", "text-only"}
     small, high = by_name["mm-small-images"], by_name["mm-high-concurrency"]
     assert (small.load.image.width_px, small.load.concurrency) == (112, 96)
     assert (high.load.image.width_px, high.load.image.height_px, high.load.requests) == (1120, 700, 512)
     assert by_name["text-only"].load.image is None
-    assert all(scenario.metric is UserMetric.THROUGHPUT for scenario in by_name.values())
+    arrival = by_name["mm-open-loop"].load.arrival
+    assert arrival is not None
+    assert (arrival.kind, arrival.request_rate) == (ArrivalKind.POISSON, 60.0)
+    assert all(
+        scenario.metric is (UserMetric.THROUGHPUT if scenario.load.arrival is None else UserMetric.E2E_P50)
+        for scenario in by_name.values()
+    )
     for name, scenario in by_name.items():
         assert load_scenario(name) == scenario
 
@@ -56,6 +62,37 @@ def test_a_wrong_file_is_told_where_and_why(tmp_path, before, after, message):
         read_scenario(path)
     assert message in caught.value.message
     assert str(path) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("request_rate = 60.0", "request_rate = 0.0", "request_rate must be greater than 0"),
+        ("request_rate = 60.0", "", "request_rate must be greater than 0"),
+        ("request_rate = 60.0", "request_rate = 60.0\nburstiness = 0.0", "burstiness greater than 0"),
+        ("request_rate = 60.0", "request_rate = 60.0\nburst_size = 0", "burst_size of at least 1"),
+        ("request_rate = 60.0", 'request_rate = 60.0\ntrace_file = "t.jsonl"', "belongs to kind = 'trace'"),
+        ('kind = "poisson"', 'kind = "trace"', "needs a trace_file and takes no request_rate"),
+        ('kind = "poisson"', 'kind = "often"', "Invalid enum value 'often'"),
+        ("request_rate = 60.0", "rate = 60.0", "unknown field load.arrival.rate"),
+        ("ttft_ms = 500.0", "ttft_ms = -1.0", "limits of load.slo"),
+    ],
+)
+def test_wrong_arrivals_are_told(tmp_path, before, after, message):
+    text = (scenario_dir() / "mm-open-loop.toml").read_text()
+    assert before in text
+    path = tmp_path / "wrong.toml"
+    path.write_text(text.replace(before, after, 1))
+    with pytest.raises(UsageError) as caught:
+        read_scenario(path)
+    assert message in caught.value.message
+
+
+def test_a_trace_lies_beside_its_scenario(tmp_path):
+    text = (scenario_dir() / "mm-open-loop.toml").read_text().replace('kind = "poisson"', 'kind = "trace"')
+    path = tmp_path / "traced.toml"
+    path.write_text(text.replace("request_rate = 60.0", 'trace_file = "day.jsonl"', 1))
+    assert read_scenario(path).load.arrival.trace_file == str(tmp_path / "day.jsonl")
 
 
 def test_a_missing_file_is_named(tmp_path):
