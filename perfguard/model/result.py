@@ -127,7 +127,8 @@ class RoleProfile:
     """One role's stacks of one side, merged over trials: (frames root first, CPU ms per request) pairs.
 
     `samples` is how many samples stand behind them, `trials` over how many trials. `classes` is what each stack of
-    `stacks` was doing (pickle, hash, poll, ...), in the same order; it is empty where that was not judged.
+    `stacks` was doing (pickle, hash, poll, ...), in the same order; it is empty where that was not judged. `threads` is
+    the name of the thread that each of them was seen in most; it is empty where threads were not named.
     """
 
     role: str
@@ -135,6 +136,7 @@ class RoleProfile:
     trials: int
     stacks: tuple[tuple[tuple[str, ...], float], ...]
     classes: tuple[str, ...] = ()
+    threads: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

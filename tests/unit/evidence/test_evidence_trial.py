@@ -208,3 +208,20 @@ def test_recursion_counts_once_in_the_metric():
     trial = of_costs(costs({("main", "walk", "walk"): 2.0}))
 
     assert metric_value(trial, EvidenceMetric(role="rank-0", function="walk (app.py)", score=9.0)) == 2.0
+
+
+def test_a_merged_stack_names_the_thread_that_it_was_seen_in_most():
+    stacks = [
+        stack((MAIN, PICKLE), 30, tid=1, thread="MainThread"),
+        stack((MAIN, PICKLE), 40, tid=2, thread="pool_0"),
+        stack((MAIN, COMPUTE), 20, tid=1, thread="MainThread"),
+        stack((MAIN,), 5, tid=1),
+    ]
+    (rank,) = (p for p in merge_roles([judged({"rank-0": stacks, "detokenizer": []})]) if p.role == "rank-0")
+    named = {frames: thread for (frames, _), thread in zip(rank.stacks, rank.threads, strict=True)}
+    assert named == {
+        (str(MAIN),): "",
+        (str(MAIN), str(PICKLE)): "pool_0",
+        (str(MAIN), str(COMPUTE)): "MainThread",
+    }
+    assert merge_roles([of_costs(costs({("main",): 4.0}))])[0].threads == ()

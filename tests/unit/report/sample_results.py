@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from perfguard.model.gil_trial import RoleGil
 from perfguard.model.result import (
     BisectResult,
     BisectVerdict,
@@ -98,7 +99,14 @@ def latency(p50_ms):
     )
 
 
-def completed(number, block, of, throughput_rps, *, strategy="as-committed"):
+def role_gil(role, hold, wait, *, unknown=""):
+    return RoleGil(
+        role=role, thread="MainThread", looks=100, running_frac=0.5, hold_frac=hold, wait_frac=wait,
+        waiting_threads=wait, held_frac=hold, unknown=unknown,
+    )  # fmt: skip
+
+
+def completed(number, block, of, throughput_rps, *, strategy="as-committed", gil=()):
     load = LoadResult(
         schedule_digest="sha256:5f2d8e",
         duration_s=2.7,
@@ -125,7 +133,7 @@ def completed(number, block, of, throughput_rps, *, strategy="as-committed"):
         stand_ins=(),
         packages=(),
     )
-    samples = Samples(server=server, load=load, cpu=cpu, profiled_load=None, profiled_cpu=None, profiles=())
+    samples = Samples(server=server, load=load, cpu=cpu, profiled_load=None, profiled_cpu=None, profiles=(), gil=gil)
     return Trial(
         number=number,
         block=block,
