@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _NAME_LIMIT = 120
 _MOST_FRAMES_OF_A_CHANGE = 8
 _VERB_AND_REVISIONS = 4  # perfguard bisect GOOD BAD
-_OWN_OPTIONS = ("--find", "--run-dir")  # of a bisect alone, or of its folder
+_OWN_OPTIONS = ("--find", "--fix", "--run-dir")  # of a bisect alone, or of its folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,6 +38,7 @@ def to_markdown(result: AnyResult, *, report: str | None = None, most_bytes: int
         _verdict(page, report),
         _effects(page),
         _culprit(page),
+        _fix(page),
         _findings(page),
         _frames(page),
         _revisions(page),
@@ -92,6 +93,35 @@ def _culprit(page: Page) -> str:
         return ""
     rows = ((_code(each.label), _code(each.subject), each.posterior or words.NOT_MEASURED) for each in page.suspects)
     return _table("Cannot be told apart", ("Revision", "Subject", ">Posterior"), list(rows)[:_MOST_SUSPECTS])
+
+
+def _fix(page: Page) -> str:
+    if page.fix is None:
+        return ""
+    lines = ["### What gives it back", "", _prose(page.fix.sentence), ""]
+    lines += [line for note in page.fix.notes for line in (_prose(note), "")]
+    lines += [f"- {_code(row.path)}: {_prose(row.reason)} {_code(row.functions)}" for row in page.fix.conflicts]
+    if page.fix.conflicts:
+        lines.append("")
+    if page.fix.patch:
+        lines += [f"The revert as a patch lies in the run's folder: {_code(page.fix.patch)}", ""]
+    if not page.fix.rows:
+        return "\n".join(lines)
+    unit = f" ({page.metric_unit})" if page.metric_unit else ""
+    columns = ("Measured", "Part", f">{page.metric}{unit}", ">Gives back", "Interval", "Verdict", ">Trials")
+    cells = (
+        (
+            _code(row.label),
+            row.part,
+            row.metric,
+            row.back,
+            row.interval,
+            row.verdict + (f": {_code(row.reason)}" if row.reason else ""),
+            str(row.trials),
+        )
+        for row in page.fix.rows
+    )
+    return "\n".join([*lines, _table("", columns, cells)])
 
 
 def _findings(page: Page) -> str:

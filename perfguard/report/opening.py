@@ -86,6 +86,7 @@ def _after_bisect(result: BisectResult) -> tuple[Step, ...]:
         return (
             Step(text="Read what the commit changed", anchor="culprit"),
             *_see(result),
+            *([Step(text="See what gives it back", anchor="fix")] if result.fix is not None else []),
             *([Step(text="Check it against its parent alone", anchor="reproduce", command=check)] if check else ()),
         )
     if result.verdict is BisectVerdict.UNKNOWN and result.credible_set:

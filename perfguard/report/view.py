@@ -20,6 +20,7 @@ from perfguard.model.result import (
 from perfguard.model.trial import Completed, Trial
 from perfguard.report import rows, words
 from perfguard.report.answers import Answer, answers, check_command, frames_of, parent_of
+from perfguard.report.fixes import FixView, fix_view
 from perfguard.report.flame import Side
 from perfguard.report.gil import GilRow, gil_of, gil_rows
 from perfguard.report.opening import EffectBar, Step, effect_bar, question, steps
@@ -131,6 +132,7 @@ class Page:
     has_strategies: bool
     sides: tuple[Side, ...]
     gil: tuple[GilRow, ...]
+    fix: FixView | None
 
 
 def build_page(result: AnyResult) -> Page:
@@ -141,7 +143,9 @@ def build_page(result: AnyResult) -> Page:
     posterior = result.posterior if isinstance(result, BisectResult) else ()
     ends = _ends(result)
     revision_rows = rows.revision_rows(result.revisions, marks=marks_of(result), posterior=posterior)
-    trials = rows.trial_rows(result.trials, [*(summary.revision for summary in result.revisions), *ends])
+    fix = result.fix if isinstance(result, BisectResult) else None
+    reverted = [fix.reverted] if fix and fix.reverted else []
+    trials = rows.trial_rows(result.trials, [*(summary.revision for summary in result.revisions), *ends, *reverted])
     frames = rows.frame_rows(judged.grown_frames) if judged else ()
     kind = "run" if judged is None else "bisect" if isinstance(result, BisectResult) else "compare"
     sides = _sides(result)
@@ -171,6 +175,7 @@ def build_page(result: AnyResult) -> Page:
         has_strategies=any(row.strategy for row in trials),
         sides=sides,
         gil=gil_rows(sides),
+        fix=fix_view(fix) if fix else None,
     )
 
 
@@ -197,7 +202,9 @@ def _banner(result: AnyResult) -> Banner:
         if result.verdict is BisectVerdict.CULPRIT and result.direction is Direction.IMPROVEMENT:
             look, sign, label = "faster", "▼", "Improvement found"
         sentence = result.sentence
-        facts.append(f"{words.counted(measured(result.trials), 'revision')} measured of {result.candidates + 1:,}")
+        facts.append(
+            f"{words.counted(measured(result.search_trials), 'revision')} measured of {result.candidates + 1:,}"
+        )
     elif isinstance(result, CompareResult):
         look, sign, label = _COMPARE_LOOKS[result.verdict]
         sentence = result.sentence

@@ -12,6 +12,7 @@ from perfguard.model.errors import PerfguardError, UnknownRevisionError, UsageEr
 from perfguard.model.revision import HistoryKind, Hunk, Revision, RevisionChange, RevisionRange
 from perfguard.revisions.cachefiles import cache_errors
 from perfguard.revisions.patches import parse_changes, parse_patch
+from perfguard.revisions.reverts import Revert, as_revision, revert
 from perfguard.revisions.stores import borrow_clone, inspect_clone, is_url, mirror_url, without_credentials
 from perfguard.revisions.worktrees import Worktrees
 
@@ -188,6 +189,21 @@ class Repository:
                 "diff-tree", "--stdin", "-r", "--always", "--raw", "--patch", *options, *prefixes, stdin=stdin
             )
         return (RevisionChange(paths=frozenset(), hunks=()), *parse_changes(read.text, len(revisions) - 1))
+
+    def revert(self, culprit: Revision, *, on: Revision) -> tuple[Revert, Revision | None]:
+        """Revert `culprit` on `on`, a later revision; what that came to, and the revision to measure if it is clean.
+
+        Raises:
+            UsageError: the parent is missing from a shallow clone.
+            PerfguardError: the disk is full, or file contents that a partial clone lacks cannot be fetched.
+        """
+        parent = self._first_parent(culprit.commit)
+        if parent is None:
+            raise self._cut_history(f"the parent of {culprit.label} is missing")
+        done = revert(self._store, self._worktrees, culprit=culprit, parent=parent, on=on)
+        if not done.commit:
+            return done, None
+        return done, as_revision(self._revisions("--max-count=1", done.commit)[0], culprit=culprit, on=on)
 
     def remove_worktrees(self) -> None:
         """Remove every checked out tree of this repository from perfguard's cache."""

@@ -13,12 +13,14 @@ from perfguard.evidence.culprit import link_culprit
 from perfguard.evidence.metric import EvidenceMetric, evidence_metrics, metric_value
 from perfguard.evidence.profiles import merge_roles
 from perfguard.evidence.trial import TrialEvidence
+from perfguard.model.fix import FixMode
 from perfguard.model.progress import Progress
 from perfguard.model.result import BisectResult, BisectVerdict, Culprit, Direction, Effect
 from perfguard.model.revision import Revision
 from perfguard.model.trial import Trial
 from perfguard.search import Duel, DuelResult, DuelVerdict, Question, Search, SearchConfig
 from perfguard.workflows.compare import compare_stacks, duel_config, tell_effect, turned, why_unknown
+from perfguard.workflows.fix import with_fix
 from perfguard.workflows.judge import Judge, judge_rules, run_info, summarise_revisions
 from perfguard.workflows.metrics import log_worse, user_effects
 from perfguard.workflows.narrowing import Narrowing
@@ -27,6 +29,8 @@ from perfguard.workflows.setup import RunRequest, open_bench, open_range, open_s
 
 # How a run that folds nothing is told from one that does, in the store.
 ALL_REVISIONS = "all-revisions"
+# What stands before the ways out that a run measures, in the store.
+FIX = "fix="
 
 Floats = npt.NDArray[np.float64]
 
@@ -67,15 +71,17 @@ def bisect(
     progress: Progress,
     *,
     all_revisions: bool = False,
+    fix: FixMode = FixMode.NONE,
 ) -> BisectResult:
     """Find the first revision after `good_ref` that is slower (or faster), up to `bad_ref`.
 
-    Revisions that touch no file that the servers load count as their parents, unless `all_revisions` is True.
+    Revisions that touch no file that the servers load count as their parents, unless `all_revisions` is True. `fix` is
+    what is measured of ways out once there is a culprit.
 
     Raises:
         UsageError: a revision does not exist, both are the same, or good is not an ancestor of bad.
     """
-    verb = f"bisect {direction.value}" + (f" {ALL_REVISIONS}" if all_revisions else "")
+    verb = verb_of(direction, all_revisions=all_revisions, fix=fix)
     repository = open_range(request, good_ref, bad_ref, progress)
     history = repository.between(good_ref, bad_ref)
     revisions = history.revisions
@@ -96,7 +102,13 @@ def bisect(
             if found.culprit is not None
             else None
         )
-        return run.assemble(history.origin, found, culprit)
+        return with_fix(run.assemble(history.origin, found, culprit), request, session, fix)
+
+
+def verb_of(direction: Direction, *, all_revisions: bool, fix: FixMode) -> str:
+    """Return what the store calls a bisect, such as `bisect regression all-revisions fix=all`."""
+    folding = f" {ALL_REVISIONS}" if all_revisions else ""
+    return f"bisect {direction.value}{folding}" + ("" if fix is FixMode.NONE else f" {FIX}{fix.value}")
 
 
 class _Bisect:
