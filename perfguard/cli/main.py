@@ -13,6 +13,7 @@ from rich.console import Console
 
 from perfguard import __version__
 from perfguard.cli import (
+    accept,
     analyze,
     bisect,
     calibrate,
@@ -20,8 +21,10 @@ from perfguard.cli import (
     diff,
     doctor,
     env,
+    history,
     load,
     log,
+    nightly,
     record,
     report,
     run,
@@ -56,6 +59,9 @@ app.command("report")(report.report_command)
 app.command("load")(load.load_command)
 app.command("log")(log.log_command)
 app.command("calibrate")(calibrate.calibrate_command)
+app.command("nightly")(nightly.nightly_command)
+app.command("accept")(accept.accept_command)
+app.command("history")(history.history_command)
 app.command("scenarios")(scenarios.scenarios_command)
 app.command("doctor")(doctor.doctor_command)
 app.add_typer(env.app, name="env")

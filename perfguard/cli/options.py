@@ -45,6 +45,7 @@ JunitOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write th
 SarifOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the result as SARIF too.")]
 PageOption = Annotated[Path | None, typer.Option("--report", metavar="FILE", help="Write an HTML page too.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+StateOption = Annotated[Path, typer.Option(metavar="DIR", help="The folder that holds the guard's nights.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show tracebacks.")]
 

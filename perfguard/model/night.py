@@ -99,7 +99,7 @@ class Alert:
 class MachineFingerprint:
     """The machine that measured. Nights are put in one series only where `key` is the same.
 
-    `key` is a short hash of what changes speed: processor, cores, memory, kind of GPU, kernel release series, Python.
+    `key` is a short hash of what changes speed: processor, cores, memory, kernel release series, Python.
     `described` is the same in words.
     """
 
@@ -138,12 +138,11 @@ class NightRecord:
     the name of its file.
 
     `head` is None where it could not be fetched. `baseline` is what the head was measured against (None where it was
-    not), the same commit for many nights, so that small changes add up; `trusted` is the newest head that was found
-    good, the start of a search for a culprit. `effects` are head against baseline, the metric that decides first.
-    `reason` says why a night is unknown, failed or unfinished, and is empty otherwise. `report` is the path of the
-    HTML report relative to the state folder, None where there is none. `alerts` are those that this night raised,
-    updated or closed. `notes` are remarks that change no verdict (a clock that went back, a damaged file that was set
-    aside).
+    not); `trusted` is the newest head that was found good or accepted, with this night's where it was. `effects` are
+    head against baseline, the metric that decides first. `reason` says why a night is unknown, failed or unfinished, or
+    why a regression has no culprit, and is empty otherwise. `report` is the path of the HTML report relative to the
+    state folder, None where there is none. `alerts` are those that this night raised, updated or closed. `notes` are
+    remarks that change no verdict (a damaged file that was set aside).
     """
 
     schema_version: int
@@ -176,9 +175,10 @@ class NightRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acceptance:
-    """A person's word that a change is known: alerts on `commit` are closed, and the slower level is the new normal.
+    """A person's word that a change is known: alerts on `commit` are closed, and it is the baseline from then on.
 
-    `after_night` is the newest night when it was said. `accepted_at` is ISO 8601, UTC.
+    `commit` is a full hash, of a culprit or of the head of a night. `after_night` is the newest
+    night when it was said. `accepted_at` is ISO 8601, UTC.
     """
 
     schema_version: int

@@ -68,11 +68,12 @@ class Repository:
         )
 
     @classmethod
-    def open(cls, location: str, *, cache_dir: Path, progress: Progress) -> Repository:
+    def open(cls, location: str, *, cache_dir: Path, progress: Progress, fresh: bool = False) -> Repository:
         """Open the repository at `location`: a local clone (work tree, bare, or its `.git`) or a URL.
 
         A local clone is only read: a store in `cache_dir` borrows its objects. A URL is cloned into `cache_dir` once,
-        without file contents, and fetched again on every later call.
+        without file contents, and fetched again on every later call. Where a later fetch fails, what was fetched
+        before is used, unless it has to be `fresh`.
 
         Raises:
             UsageError: `location` is not a repository, or git refuses to read it.
@@ -81,7 +82,7 @@ class Repository:
         cache_dir = cache_dir.absolute()
         if is_url(location):
             with cache_errors(cache_dir):
-                store = mirror_url(location, cache_dir=cache_dir, progress=progress)
+                store = mirror_url(location, cache_dir=cache_dir, progress=progress, fresh=fresh)
             origin = without_credentials(location)
             return cls(
                 kind=HistoryKind.COMMITS,
@@ -149,6 +150,14 @@ class Repository:
                 f"the range goes on from {chain[0].label}, the first main-line commit that {first.label} lacks"
             )
         return RevisionRange(kind=self.kind, origin=self.origin, revisions=(first, *chain))
+
+    def common_ancestor(self, one: Revision, other: Revision) -> Revision | None:
+        """Where the histories of two revisions parted, None where they have nothing in common.
+
+        It is `one` itself where `other` descends from it.
+        """
+        base = self._store.attempt("merge-base", one.commit, other.commit)
+        return self._revisions("--max-count=1", base.text)[0] if base.status == 0 else None
 
     def worktree(self, revision: Revision) -> Path:
         """The path of a checked out tree of `revision`, in perfguard's cache.
@@ -243,13 +252,12 @@ class Repository:
             )
         if self._shallow_file.exists():
             raise self._cut_history(f"the history between {good.label} and {bad.label} is missing")
-        base = self._store.attempt("merge-base", good.commit, bad.commit)
-        if base.status != 0:
+        common = self.common_ancestor(good, bad)
+        if common is None:
             raise UsageError(
                 f"GOOD {good.label} and BAD {bad.label} have no common history",
                 hint="check both names and the repository",
             )
-        common = self.resolve(base.text)
         raise UsageError(
             f"GOOD {good.label} is not an ancestor of BAD {bad.label}; they parted at {common.label}",
             hint=f"use their common ancestor as GOOD: {common.commit} ({common.subject})",

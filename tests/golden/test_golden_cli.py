@@ -19,7 +19,10 @@ from perfguard.report.index_entry import write_entry
 from perfguard.store import RunStore
 from perfguard.workflows.scenarios import load_scenario
 
-VERBS = ("bisect", "compare", "run", "record", "analyze", "report", "load", "log", "scenarios", "doctor", "env")
+VERBS = (
+    "bisect", "compare", "run", "record", "analyze", "report", "load", "log", "nightly", "accept", "history",
+    "scenarios", "doctor", "env",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -141,6 +144,13 @@ def test_env_is_empty_at_first(perfguard):
         (["report", "--index", ".", "--sarif", "a"], "--index makes"),
         (["log", "."], "holds no run"),
         (["log"], "Missing argument"),
+        (["nightly", "--repo", "."], "--state"),
+        (["nightly", "--repo", ".", "--state", "s", "--scenario", "mm-smal-images"], "mm-small-images"),
+        (["nightly", "--repo", ".", "--state", "s", "--output", "/dev/null"], "--output /dev/null cannot be made"),
+        (["accept", "abcdef1", "--reason", "known", "--state", "s"], "no state folder s"),
+        (["accept", "abcdef1", "--state", "s"], "--reason"),
+        (["history", "--state", "s"], "no state folder s"),
+        (["history", "--state", ".", "--csv", "."], "--csv . is a folder"),
     ],
 )
 def test_a_mistake_is_one_clear_line_and_exit_129(here, capsys, arguments, says):
