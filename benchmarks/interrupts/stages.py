@@ -68,12 +68,16 @@ max_trials = 4
 PAIR = ("0.5.4.post1", "0.5.4.post2")
 SEGMENTS = Path("/dev/shm")  # noqa: S108 - looked at only
 GONE_LIMIT_S = 60.0
+SERVER = "sglang.launch_server"
 STAGE_LIMIT_S = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """Interrupt `delay_s` after the line that holds `sign` was written; `empty_cache` starts from nothing."""
+    """Interrupt `delay_s` after the line that holds `sign` was written; `empty_cache` starts from nothing.
+
+    `sign` SERVER waits for the first process of a server instead.
+    """
 
     name: str
     sign: str
@@ -84,11 +88,12 @@ class Stage:
 STAGES = (
     Stage(name="making the history", sign="listing the releases", delay_s=0.5, empty_cache=True),
     Stage(name="making the environment", sign="Collecting", delay_s=3.0, empty_cache=True),
-    Stage(name="launching the servers", sign="starting", delay_s=0.3),
-    Stage(name="servers importing", sign="starting", delay_s=8.0),
+    Stage(name="launching the servers", sign=SERVER, delay_s=0.3),
+    Stage(name="servers importing", sign=SERVER, delay_s=8.0),
     Stage(name="warming up", sign="trial 1: measuring", delay_s=0.5),
     Stage(name="measuring or profiling", sign="trial 1: measuring", delay_s=6.0),
-    Stage(name="second trial of a parked server", sign="trial 3: measuring", delay_s=1.5),
+    Stage(name="the other server, the first parked", sign="trial 1, block 1", delay_s=3.0),
+    Stage(name="second trial of a parked server", sign="trial 2, block 1", delay_s=2.0),
     Stage(name="stopping the servers", sign="trial 4, block 2", delay_s=0.05),
 )
 
@@ -144,12 +149,22 @@ def trials_of(run_dir: Path) -> list[tuple[int, str, str]]:
         return list(connection.execute("SELECT number, revision, started_at FROM trials ORDER BY number"))
 
 
+def came(sign: str, log: Path) -> bool:
+    """Whether a stage has begun."""
+    if sign != SERVER:
+        return sign in log.read_text()
+    return any(
+        SERVER in " ".join(process.info["cmdline"] or []) and str(log.parent) in " ".join(process.info["cmdline"])
+        for process in psutil.process_iter(["cmdline"])
+    )
+
+
 def interrupt(command: list[str], environment: dict[str, str], log: Path, stage: Stage, number: signal.Signals) -> str:
     """Start the command, send it the signal in `stage`, and say how it ended."""
     with log.open("w") as sink:
         process = subprocess.Popen(command, env=environment, stdout=sink, stderr=sink)
         deadline = time.monotonic() + STAGE_LIMIT_S
-        while stage.sign not in log.read_text():
+        while not came(stage.sign, log):
             if process.poll() is not None:
                 return f"ended before the stage, exit {process.returncode}: {log.read_text()[-300:]}"
             if time.monotonic() > deadline:

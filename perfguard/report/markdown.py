@@ -100,30 +100,30 @@ def _culprit(page: Page) -> str:
 def _fix(page: Page) -> str:
     if page.fix is None:
         return ""
-    lines = ["### What gives it back", "", _prose(page.fix.sentence), ""]
-    lines += [line for note in page.fix.notes for line in (_prose(note), "")]
-    lines += [f"- {_code(row.path)}: {_prose(row.reason)} {_code(row.functions)}" for row in page.fix.conflicts]
+    lines = ["### What gives it back", "", prose(page.fix.sentence), ""]
+    lines += [line for note in page.fix.notes for line in (prose(note), "")]
+    lines += [f"- {code_span(row.path)}: {prose(row.reason)} {code_span(row.functions)}" for row in page.fix.conflicts]
     if page.fix.conflicts:
         lines.append("")
     if page.fix.patch:
-        lines += [f"The revert as a patch lies in the run's folder: {_code(page.fix.patch)}", ""]
+        lines += [f"The revert as a patch lies in the run's folder: {code_span(page.fix.patch)}", ""]
     if not page.fix.rows:
         return "\n".join(lines)
     unit = f" ({page.metric_unit})" if page.metric_unit else ""
     columns = ("Measured", "Part", f">{page.metric}{unit}", ">Gives back", "Interval", "Verdict", ">Trials")
     cells = (
         (
-            _code(row.label),
+            code_span(row.label),
             row.part,
             row.metric,
             row.back,
             row.interval,
-            row.verdict + (f": {_code(row.reason)}" if row.reason else ""),
+            row.verdict + (f": {code_span(row.reason)}" if row.reason else ""),
             str(row.trials),
         )
         for row in page.fix.rows
     )
-    return "\n".join([*lines, _table("", columns, cells)])
+    return "\n".join([*lines, table("", columns, cells)])
 
 
 def _findings(page: Page) -> str:
