@@ -35,6 +35,9 @@ _BEGAN = "Sampling process"
 _ENDED_EARLY = "because process exited"
 _BEHIND = "behind in sampling"
 _COUNTS = re.compile(r"Samples: (\d+) Errors: (\d+)")
+# Without `--subprocesses` every record begins with its thread.
+_RECORDS = re.compile(r"^(?=thread \()", re.MULTILINE)
+_RECORD = re.compile(r"[^\n]* (?P<samples>[1-9]\d{0,17})\n?", re.ASCII)
 _PR_SET_PDEATHSIG = 1
 
 
@@ -46,8 +49,8 @@ class RawProfile:
     threads are left out. A thread that waits for a core is not idle: on a busy machine samples over rate are more than
     CPU seconds, so take a stack's share of the samples times the CPU of its process.
 
-    `samples` is the sum of the counts, `lost` how often a stack could not be read. `text` is empty where the recorder
-    failed; `warnings` then says why.
+    `samples` is the sum of the counts, `lost` how often a stack could not be read or came out torn. `text` is empty
+    where the recorder failed; `warnings` then says why.
     """
 
     role: str
@@ -232,7 +235,7 @@ class _Recorder:
             self.kill()
             self._warnings.append(f"py-spy did not write its samples within {_FLUSH_TIMEOUT_S:.0f} s and was killed")
         said = self._said()
-        text = self._raw.read_text(encoding="utf-8", errors="replace") if self._raw.exists() else ""
+        text, samples, torn = _whole_stacks(self._raw) if self._raw.exists() else ("", 0, 0)
         counts = _COUNTS.search(said)
         if self._began_at is not None:
             self._warnings += _complaints(said)
@@ -246,8 +249,8 @@ class _Recorder:
             pid=self._pid,
             rate_hz=rate_hz,
             duration_s=0.0 if self._began_at is None else max(0.0, stopped_at - self._began_at),
-            samples=sum(int(line.rpartition(" ")[2]) for line in text.splitlines() if line),
-            lost=int(counts[2]) if counts else 0,
+            samples=samples,
+            lost=(int(counts[2]) if counts else 0) + torn,
             warnings=tuple(self._warnings),
             text=text,
         )
@@ -283,6 +286,20 @@ def _popen(command: list[str], log: Path) -> subprocess.Popen[bytes]:
             start_new_session=True,
             preexec_fn=die_with_parent,  # noqa: PLW1509 - makes two system calls only, no lock is taken
         )
+
+
+def _whole_stacks(raw: Path) -> tuple[str, int, int]:
+    """Read py-spy's file: the text of its whole records, their samples, and how many records are left out as torn.
+
+    A process that runs on while it is read (`nonblocking`) may show memory that is already used for something else: a
+    function's name is then any text of the program, line breaks included, and what its record counts is no stack. The
+    last record of a file that was cut off is torn too.
+    """
+    # Only a line feed ends a line, and "\r" in a name stays what it is.
+    text = raw.read_bytes().decode(errors="replace")
+    matches = [(record, _RECORD.fullmatch(record)) for record in _RECORDS.split(text) if record.strip()]
+    whole = [(record, int(match["samples"])) for record, match in matches if match]
+    return "".join(record for record, _ in whole), sum(samples for _, samples in whole), len(matches) - len(whole)
 
 
 def error_line(said: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from perfguard.evidence.stacks import parse_folded
 from perfguard.model.errors import PerfguardError
 from perfguard.samplers import pyspy
 from perfguard.samplers.pyspy import PySpySampler, check_attach, find_py_spy
@@ -222,6 +223,29 @@ def test_lost_samples_and_falling_behind_are_read_from_its_words(program, tmp_pa
         (profile,) = running.stop()
     assert (profile.samples, profile.lost) == (41, 7)
     assert profile.warnings == ("2.50s behind in sampling, results may be inaccurate. (said 2 times)",)
+
+
+def test_torn_stacks_are_lost_and_spoil_no_other(program, tmp_path):
+    whole = ["thread (1): A;f (/x.py:1) 30\n", "thread (1): A;\x85odd\r (/x.py:2) 2\n"]
+    torn = ["thread (1): A;{% for m in x %}\n{{ (assistant\n 7\n or 3 (/x.py:3) 1\n", "thread (1): A;cut off (/x"]
+    tearing = fake(
+        tmp_path,
+        f"""
+        def end(*_):
+            open(out, "w", newline="").write({"".join([whole[0], torn[0], whole[1], torn[1]])!r})
+            print("py-spy> Wrote raw flamegraph data to 'x'. Samples: 33 Errors: 4", flush=True)
+            sys.exit(0)
+        signal.signal(signal.SIGINT, end)
+        print({BEGAN!r}, flush=True)
+        time.sleep(600)
+        """,
+    )
+    with sampler(tmp_path, (program().pid, "rank-0"), executable=tearing) as running:
+        running.start()
+        (profile,) = running.stop()
+    assert (profile.samples, profile.lost) == (32, 6)
+    assert profile.text == "".join(whole)
+    assert sum(stack.samples for stack in parse_folded(profile.text)) == 32
 
 
 def test_a_recorder_that_dies_is_a_warning_with_its_last_words(program, tmp_path):
