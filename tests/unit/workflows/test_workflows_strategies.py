@@ -83,7 +83,7 @@ def table_of(lab, monkeypatch, tmp_path):  # noqa: F811 - the fixture
     def run(world, *, blocks=5, strategies=ALL, refs=("r0",), **arguments):
         monkeypatch.setattr(measure_module, "open_named", lambda *_: FakeRepository(3, tmp_path / "tree"))
         # The laboratory makes the bench of its own workflows.
-        monkeypatch.setattr(measure_module, "open_bench", lambda *given: compare_module.open_bench(*given))
+        monkeypatch.setattr(measure_module, "open_bench", compare_module.open_bench)
         return lab(workflow, world, refs, blocks, strategies, **arguments)
 
     return run
