@@ -44,6 +44,11 @@ def make_request(module, raw, number):
     )
 
 
+def number_of(request_id):
+    """Return the number that `make_request` was given."""
+    return int(request_id.rpartition("-")[2])
+
+
 def payload(raw):
     """Return the features and embeddings of raw inputs as flat byte tensors."""
     if raw is None:
