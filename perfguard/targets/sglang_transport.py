@@ -45,6 +45,7 @@ class MediaKind(str, Enum):
     EMBEDDINGS = "embeddings"
     HASHED_BEFORE = "hashed-before"
     BROKEN = "broken"
+    BROKEN_ON_OTHERS = "broken-on-others"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
