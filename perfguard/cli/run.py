@@ -35,6 +35,9 @@ from perfguard.model.errors import EXIT_INCONCLUSIVE, EXIT_OK
 from perfguard.model.scenario import Strategy
 from perfguard.model.trial import Untestable
 
+# A difference of 2.1 times the spread of single differences is then beyond the noise of all five comparisons together.
+BLOCKS_OF_ALL = 5
+
 
 class StrategyChoice(str, Enum):
     """One of the strategies, or all of them."""
@@ -58,7 +61,15 @@ def run_command(
     repo: RepoOption = None,
     package: PackageOption = "sglang",
     scenario: ScenarioOption = DEFAULT_SCENARIO,
-    repeats: Annotated[int, typer.Option(min=1, help="Trials of each revision.")] = 1,
+    blocks: Annotated[
+        int | None,
+        typer.Option(
+            "--blocks",
+            "--repeats",
+            min=1,
+            help="Blocks, each with one trial of every arm. Default: 5 for `--strategy all`, else 1.",
+        ),
+    ] = None,
     strategy: Annotated[
         StrategyChoice, typer.Option(help="How multimodal inputs reach every rank; `all` measures each way.")
     ] = StrategyChoice.AS_COMMITTED,
@@ -102,7 +113,8 @@ def run_command(
     )
     faces = Faces(markdown=markdown, junit=junit, sarif=sarif)
     with Output(request, as_json=as_json, quiet=quiet, faces=faces) as output:
-        result = measure(request, tuple(revisions), repeats, output.progress, strategy.strategies)
+        count = blocks or (BLOCKS_OF_ALL if strategy is StrategyChoice.ALL else 1)
+        result = measure(request, tuple(revisions), count, output.progress, strategy.strategies)
         output.show(result)
     failed = any(isinstance(trial.outcome, Untestable) for trial in result.trials)
     return EXIT_INCONCLUSIVE if failed else EXIT_OK

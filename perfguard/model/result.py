@@ -8,6 +8,7 @@ from enum import Enum
 from perfguard.model.fix import FixResult
 from perfguard.model.revision import Hunk, Revision
 from perfguard.model.scenario import Strategy
+from perfguard.model.strategies import StrategyTable
 from perfguard.model.trial import Trial
 
 SCHEMA_VERSION = 1
@@ -224,9 +225,13 @@ class BisectResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """A table of revisions measured side by side, without a verdict."""
+    """A table of revisions measured side by side, without a verdict.
+
+    `strategies` holds a table for every revision that was measured with several of them; none where it was not.
+    """
 
     run: RunInfo
     revisions: tuple[RevisionSummary, ...]
     profiles: tuple[tuple[str, tuple[RoleProfile, ...]], ...]
     trials: tuple[Trial, ...]
+    strategies: tuple[StrategyTable, ...] = ()

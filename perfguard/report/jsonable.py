@@ -26,6 +26,7 @@ from perfguard.report.view import measured
 if TYPE_CHECKING:
     from perfguard.model.fix import FixResult, Recovery
     from perfguard.model.revision import Revision
+    from perfguard.model.strategies import ArmMetric, StrategyTable
 
 Json = dict[str, Any]
 
@@ -41,7 +42,11 @@ def to_json_document(result: AnyResult, report_path: Path | None) -> Json:
     elif isinstance(shown, CompareResult):
         body = _compare(shown)
     else:
-        body = {"metric": shown.run.metric, "revisions": [_summary(each) for each in shown.revisions]}
+        body = {
+            "metric": shown.run.metric,
+            "revisions": [_summary(each) for each in shown.revisions],
+            "strategies": [_strategies(each) for each in shown.strategies],
+        }
     document = {
         "schema_version": SCHEMA_VERSION,
         **body,
@@ -172,6 +177,46 @@ def _summary(summary: RevisionSummary) -> Json:
         "metric_low": summary.metric_low,
         "metric_high": summary.metric_high,
         "evidence_ms_per_request": summary.evidence_ms_per_request,
+    }
+
+
+def _strategies(table: StrategyTable) -> Json:
+    return {
+        **_revision(table.revision),
+        "baseline": table.baseline.value,
+        "confidence": table.confidence,
+        "blocks": table.blocks,
+        "advice": table.advice,
+        "arms": [
+            {
+                "strategy": arm.strategy.value,
+                "trials": arm.trials,
+                "untestable": arm.untestable,
+                "untestable_reason": arm.untestable_reason or None,
+                "metrics": [_arm_metric(each) for each in arm.metrics],
+            }
+            for arm in table.arms
+        ],
+    }
+
+
+def _arm_metric(line: ArmMetric) -> Json:
+    change = line.change
+    return {
+        "metric": line.metric,
+        "role": line.role or None,
+        "mean": line.mean,
+        "trials": line.trials,
+        "change": {
+            "kind": change.kind.value,
+            "change": change.change,
+            "low": change.low,
+            "high": change.high,
+            "blocks": change.blocks,
+            "meaning": change.meaning.value,
+        }
+        if change is not None
+        else None,
     }
 
 

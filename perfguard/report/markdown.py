@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING
 
 from perfguard.report import words
 from perfguard.report.clean import AnyResult, clean
+from perfguard.report.strategies import meaning_of
 from perfguard.report.view import Page, build_page
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from perfguard.report.strategies import ArmCell, StrategyView
 
 # Source: GitHub cuts a comment at 65,536 characters.
 MOST_BYTES = 60_000
@@ -39,6 +42,7 @@ def to_markdown(result: AnyResult, *, report: str | None = None, most_bytes: int
         _effects(page),
         _culprit(page),
         _fix(page),
+        *(_strategies(view) for view in page.strategies),
         _findings(page),
         _frames(page),
         _revisions(page),
@@ -124,6 +128,29 @@ def _fix(page: Page) -> str:
         for row in page.fix.rows
     )
     return "\n".join([*lines, table("", columns, cells)])
+
+
+def _strategies(view: StrategyView) -> str:
+    lines = [f"### Strategies of {code_span(view.label)}", "", f"**{prose(view.advice)}**", ""]
+    lines += [f"- {code_span(failed)}" for failed in view.failed]
+    if view.failed:
+        lines.append("")
+    rows = (
+        (
+            prose(line.name) + (f" ({prose(line.unit)})" if line.unit else ""),
+            *(_strategy_cell(cell) for cell in line.cells),
+        )
+        for line in view.lines
+    )
+    columns = ("Metric", *(f">{name}" for name in view.columns))
+    return "\n".join([*lines, table("", columns, rows), prose(view.note), ""]) if view.columns else "\n".join(lines)
+
+
+def _strategy_cell(cell: ArmCell) -> str:
+    if not cell.change:
+        return cell.mean
+    change = cell.change if cell.meaning == "noise" else f"**{cell.change}**"
+    return f"{cell.mean}, {change}<br>{cell.interval}<br>{meaning_of(cell.meaning)}"
 
 
 def _findings(page: Page) -> str:

@@ -8,13 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perfguard.model.result import BisectResult
+from perfguard.model.result import BisectResult, RunResult
 from perfguard.model.scenario import Strategy
 from perfguard.report import assets
 from perfguard.report.charts import posterior_chart, revision_chart, trial_chart
 from perfguard.report.clean import AnyResult, clean
 from perfguard.report.document import make_document, write_document
 from perfguard.report.flame import CPU_MS_PER_REQUEST, Packed, Side, Unit, pack
+from perfguard.report.strategy_chart import strategy_charts
 from perfguard.report.view import build_page, marks_of
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ def _charts(result: AnyResult) -> tuple[Chart, ...]:
         drawn = [trial_chart(*_by_arm(result), result.run)]
     if isinstance(result, BisectResult):
         drawn.insert(0, posterior_chart(result))
+    if isinstance(result, RunResult):
+        drawn = [*strategy_charts(result.strategies, result.run.metric), *drawn]
     return tuple(chart for chart in drawn if chart is not None)
 
 

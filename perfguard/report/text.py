@@ -12,6 +12,7 @@ from rich.text import Text
 
 from perfguard.report import words
 from perfguard.report.clean import AnyResult, clean
+from perfguard.report.strategy_text import print_strategies
 from perfguard.report.view import Page, build_page
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def print_result(result: AnyResult, console: Console) -> None:
             ),
         )
     _print_fix(page, console)
+    for table in page.strategies:
+        print_strategies(table, console)
     _print_findings(page, console)
     _print_frames(page, console)
     _print_revisions(page, console)

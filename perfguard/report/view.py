@@ -16,6 +16,7 @@ from perfguard.model.result import (
     Culprit,
     Direction,
     RunInfo,
+    RunResult,
 )
 from perfguard.model.trial import Completed, Trial
 from perfguard.report import rows, words
@@ -24,6 +25,7 @@ from perfguard.report.fixes import FixView, fix_view
 from perfguard.report.flame import Side
 from perfguard.report.gil import GilRow, gil_of, gil_rows
 from perfguard.report.opening import EffectBar, Step, effect_bar, question, steps
+from perfguard.report.strategies import StrategyView, strategy_view
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -133,6 +135,7 @@ class Page:
     sides: tuple[Side, ...]
     gil: tuple[GilRow, ...]
     fix: FixView | None
+    strategies: tuple[StrategyView, ...]
 
 
 def build_page(result: AnyResult) -> Page:
@@ -176,6 +179,7 @@ def build_page(result: AnyResult) -> Page:
         sides=sides,
         gil=gil_rows(sides),
         fix=fix_view(fix) if fix else None,
+        strategies=tuple(map(strategy_view, result.strategies)) if isinstance(result, RunResult) else (),
     )
 
 

@@ -45,6 +45,7 @@ class MediaKind(str, Enum):
     EMBEDDINGS = "embeddings"
     HASHED_BEFORE = "hashed-before"
     BROKEN = "broken"
+    BROKEN_ON_OTHERS = "broken-on-others"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +107,9 @@ class LockstepResult:
 class ArrivalResult:
     """Requests at Poisson arrivals.
 
-    `latencies_ms` count from the intended send time until the last rank has its inputs.
+    `latencies_ms` count from the intended send time until the last rank has its inputs; one entry for each request
+    that was not cancelled in time. `mismatched` are the requests that some rank got other content of than the revision
+    itself makes of it; none where that was not checked.
     """
 
     payload_bytes: int
@@ -114,6 +117,7 @@ class ArrivalResult:
     latencies_ms: tuple[float, ...]
     cpu_ms_per_request: tuple[float, ...]
     worst_send_lag_ms: float
+    mismatched: tuple[str, ...] = ()
 
 
 class RunningTransport:
@@ -160,17 +164,38 @@ class RunningTransport:
         )
 
     def run_arrivals(
-        self, case: TransportCase, *, requests: int, rate_rps: float, seed: int = 1, limit_s: float = 120.0
+        self,
+        case: TransportCase,
+        *,
+        requests: int,
+        rate_rps: float,
+        seed: int = 1,
+        cancel_frac: float = 0.0,
+        check: bool = False,
+        limit_s: float = 120.0,
     ) -> ArrivalResult:
         """Send `requests` requests at Poisson arrivals of `rate_rps` a second, whether or not the ranks keep up.
+
+        Of them `cancel_frac` are cancelled, before they are sent or right after; with `check` the content that every
+        rank got is held against what the revision makes of it (which costs the ranks time).
 
         Raises:
             UntestableError: a rank failed, with its error, or nothing came within `limit_s` seconds.
         """
-        answer = self._order(case, requests=requests, rate_rps=rate_rps, seed=seed, check=False, limit_s=limit_s)
+        answer = self._order(
+            case,
+            requests=requests,
+            rate_rps=rate_rps,
+            seed=seed,
+            check=check,
+            cancel_frac=cancel_frac,
+            limit_s=limit_s,
+        )
         intended: dict[str, float] = answer["intended"]
         latencies = [
-            1e3 * (max(rank["done"][request] for rank in answer["ranks"]) - due) for request, due in intended.items()
+            1e3 * (max(rank["done"][request] for rank in answer["ranks"]) - due)
+            for request, due in intended.items()
+            if all(request in rank["done"] for rank in answer["ranks"])
         ]
         return ArrivalResult(
             payload_bytes=answer["payload_bytes"],
@@ -178,6 +203,7 @@ class RunningTransport:
             latencies_ms=tuple(latencies),
             cpu_ms_per_request=tuple(1e3 * rank["cpu_s"] / requests for rank in answer["ranks"]),
             worst_send_lag_ms=answer["worst_send_lag_ms"],
+            mismatched=tuple(answer.get("mismatched", ())),
         )
 
     def _order(self, case: TransportCase, *, limit_s: float, **order: object) -> dict[str, Any]:

@@ -6,7 +6,6 @@ It follows a bisect and changes nothing that the bisect concluded.
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -21,6 +20,7 @@ from perfguard.report.document import write_bytes
 from perfguard.stats.recovery import recovery
 from perfguard.workflows.judge import is_of, run_info
 from perfguard.workflows.metrics import log_worse, samples_of, user_value
+from perfguard.workflows.rounds import Arm, run_blocks
 from perfguard.workflows.session import Session
 from perfguard.workflows.setup import RunRequest
 
@@ -30,7 +30,6 @@ ROUNDS = 3
 # Half of the loss: what gives back less is no fix.
 ENOUGH_FRAC = 0.5
 STRATEGIES = (Strategy.LOCAL, Strategy.CONDITIONAL, Strategy.TENSOR_BROADCAST, Strategy.SHARED_MEMORY)
-_MOST_FAILURES = 2
 _MOST_NAMED = 3
 
 
@@ -42,9 +41,6 @@ class _Reverted:
     conflicts: tuple[RevertConflict, ...] = ()
     patch: str = ""
     note: str = ""
-
-
-Arm = tuple[Revision, Strategy]
 
 
 def with_fix(result: BisectResult, request: RunRequest, session: Session, mode: FixMode) -> BisectResult:
@@ -129,17 +125,7 @@ def _measure(session: Session, arms: Sequence[Arm], request: RunRequest) -> None
             f"what gives it back: {len(arms)} arms, {ROUNDS} rounds: {count} trials, each on a server of its own; "
             f"about {max(1, round(minutes))} min"
         )
-    order = random.Random(request.seed)  # noqa: S311 - order of trials, not a secret
-    failures = dict.fromkeys(arms, 0)
-    for _ in range(ROUNDS):
-        block = list(arms)
-        order.shuffle(block)
-        # What failed twice is not started again.
-        going = [arm for arm in block if failures[arm] < _MOST_FAILURES]
-        for place, (revision, strategy) in enumerate(going):
-            session.begin_block([revision], fresh=True, strategy=strategy, join=place > 0)
-            trial = session.trial(revision, may_profile=False)
-            failures[revision, strategy] += isinstance(trial.outcome, Untestable)
+    run_blocks(session, arms, ROUNDS, seed=request.seed, may_profile=False)
 
 
 def _start_wall_s(trials: Sequence[Trial]) -> float:

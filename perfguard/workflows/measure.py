@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import random
 
 from perfguard.evidence.profiles import merge_roles
 from perfguard.model.errors import UsageError
@@ -11,18 +10,20 @@ from perfguard.model.progress import Progress
 from perfguard.model.result import RunResult
 from perfguard.model.scenario import Strategy
 from perfguard.workflows.judge import Judge, run_info, summarise_revisions
+from perfguard.workflows.rounds import run_blocks
 from perfguard.workflows.session import Session
 from perfguard.workflows.setup import RunRequest, open_bench, open_named, open_store
+from perfguard.workflows.strategy_table import strategy_tables
 
 
 def measure(
     request: RunRequest,
     refs: tuple[str, ...],
-    repeats: int,
+    blocks: int,
     progress: Progress,
     strategies: tuple[Strategy, ...] = (Strategy.AS_COMMITTED,),
 ) -> RunResult:
-    """Run every revision with every strategy `repeats` times, each trial on a server of its own, in random order.
+    """Run every revision with every strategy once a block, each trial on a server of its own, in random order.
 
     Raises:
         UsageError: a revision does not exist or is named twice.
@@ -30,19 +31,16 @@ def measure(
     repository = open_named(request, refs, progress)
     revisions = tuple(repository.resolve(ref) for ref in refs)
     if len({revision.commit for revision in revisions}) < len(revisions):
-        raise UsageError("a revision is named twice", hint="to measure one revision more often, use --repeats")
+        raise UsageError("a revision is named twice", hint="to measure one revision more often, use --blocks")
     arms = [(revision, strategy) for revision in revisions for strategy in strategies]
     with (
-        open_store(request, verb_of(repeats, strategies), revisions) as store,
+        open_store(request, verb_of(blocks, strategies), revisions) as store,
         Session(open_bench(request, repository, store, progress)) as session,
     ):
-        order = random.Random(request.seed)  # noqa: S311 - order of trials, not a secret
-        for _ in range(repeats):
-            block = list(arms)
-            order.shuffle(block)
-            for revision, strategy in block:
-                session.begin_block([revision], fresh=True, strategy=strategy)
-                session.trial(revision)
+        if len(arms) * blocks > 1 and not request.replay:
+            counts = f"{len(arms)} arms, {blocks} blocks: {len(arms) * blocks} trials"
+            progress.say(f"{counts}, each on a server of its own, in random order within a block")
+        run_blocks(session, arms, blocks, seed=request.seed, may_profile=True)
         judge = Judge(session, revisions)
         summaries = [summary for arm in arms for summary in summarise_revisions(session, [arm[0]], arm[1])]
         return RunResult(
@@ -53,10 +51,11 @@ def measure(
                 for revision, strategy in arms
             ),
             trials=session.trials,
+            strategies=strategy_tables(session, judge, revisions, strategies),
         )
 
 
-def verb_of(repeats: int, strategies: tuple[Strategy, ...]) -> str:
+def verb_of(blocks: int, strategies: tuple[Strategy, ...]) -> str:
     """Return what the store calls a run, such as `run x3` or `run x3 local,broadcast`."""
     named = ",".join(strategy.value for strategy in strategies)
-    return f"run x{repeats}" + ("" if strategies == (Strategy.AS_COMMITTED,) else f" {named}")
+    return f"run x{blocks}" + ("" if strategies == (Strategy.AS_COMMITTED,) else f" {named}")

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 SHM = Path("/dev/shm")  # noqa: S108 - the place of POSIX segments, not a temporary directory
 REQUESTS = 3
 CASES = (
-    *(TransportCase(kind=kind) for kind in MediaKind if kind is not MediaKind.BROKEN),
+    *(TransportCase(kind=kind) for kind in MediaKind if not kind.name.startswith("BROKEN")),
     TransportCase(kind=MediaKind.IMAGE, count=3),
     TransportCase(kind=MediaKind.IMAGE, width_px=672, height_px=672),
     TransportCase(kind=MediaKind.VIDEO, width_px=448, height_px=252, frames=8),
@@ -51,10 +51,18 @@ def fingerprints(transport, cases=CASES):
     ]
 
 
-@pytest.mark.parametrize(("release", "ranks"), [("0.5.4.post2", 2)])
-def test_every_rank_gets_the_same_bytes_as_with_the_revisions_own_way(start, release, ranks):
+# Groups of one to eight ranks without a server's code are in tests/unit/inside: eight of these take minutes to import.
+@pytest.mark.parametrize(
+    ("release", "ranks", "strategies"),
+    [
+        ("0.5.4.post2", 2, tuple(Strategy)),
+        ("0.5.4.post2", 4, (Strategy.AS_COMMITTED, Strategy.TENSOR_BROADCAST, Strategy.SHARED_MEMORY)),
+        ("0.5.4.post1", 1, (Strategy.AS_COMMITTED, Strategy.TENSOR_BROADCAST, Strategy.SHARED_MEMORY)),
+    ],
+)
+def test_every_rank_gets_the_same_bytes_as_with_the_revisions_own_way(start, release, ranks, strategies):
     found = {}
-    for strategy in Strategy:
+    for strategy in strategies:
         with start(strategy, release=release, ranks=ranks) as transport:
             found[strategy] = fingerprints(transport)
             replaced = [line for line in transport.stand_ins if f"strategy {strategy.value}:" in line]
@@ -76,6 +84,17 @@ def test_a_rank_that_raises_does_not_hang_the_others(start, strategy):
             transport.run_lockstep(TransportCase(kind=MediaKind.BROKEN), requests=1)
         assert time.monotonic() - begin < 30
     assert "runs" not in caught.value.reason
+
+
+@pytest.mark.parametrize("strategy", [Strategy.AS_COMMITTED, Strategy.TENSOR_BROADCAST, Strategy.SHARED_MEMORY])
+def test_one_rank_that_raises_ends_the_others_by_the_limit(start, strategy):
+    with (
+        pytest.raises(UntestableError) as caught,
+        start(strategy, rank_limit_s=5) as transport,
+    ):
+        transport.run_lockstep(TransportCase(kind=MediaKind.BROKEN_ON_OTHERS), requests=1, limit_s=60)
+    assert "runs" not in caught.value.reason
+    assert "ValueError: rank 1 cannot read this" in caught.value.log_tail
 
 
 @pytest.mark.parametrize("strategy", [Strategy.BROADCAST, Strategy.SHARED_MEMORY])

@@ -3,7 +3,7 @@
 Run with the managed environment's Python as `client.py SPECIFICATION` (JSON: `directory`, `ranks`, `cores`, `limit_s`,
 `control`, the path of a listening UNIX socket). Orders and answers are JSON lines over it:
 
-    {"case": {"kind": "image", ...}, "requests": 9, "rate_rps": null, "check": false, "seed": 1}
+    {"case": {"kind": "image", ...}, "requests": 9, "rate_rps": null, "check": false, "seed": 1, "cancel_frac": 0.0}
     {"ranks": [...], "send_ms": [...], "payload_bytes": 1, "memcpy_ms": 1.0, "sha256_ms": 1.0}   or   {"error": "..."}
 """
 
@@ -26,6 +26,7 @@ DISTINCT_INPUTS = 4
 LIMIT_REPEATS = 5
 POLL_MS = 200
 LAST_WORDS_S = 2.0
+SENT, UNSENT, ABORTED = "sent", "unsent", "aborted"
 
 
 def main(specification):
@@ -90,11 +91,25 @@ class Client:
     def run(self, order):
         begin = order["seed"]
         inputs = [media_requests.make_inputs(order["case"], begin + n) for n in range(DISTINCT_INPUTS)]
+        fates = draw_fates(order)
+        messages = fates.count(SENT) + 2 * fates.count(ABORTED)
         for orders in self.orders:
-            orders.send_json({name: order[name] for name in ("requests", "rate_rps", "check")})
-        send = self.send_in_lockstep if order["rate_rps"] is None else self.send_at_rate
-        result = send(order, inputs)
+            orders.send_json({name: order[name] for name in ("requests", "rate_rps", "check")} | {"messages": messages})
+        if order["rate_rps"] is None:
+            result = self.send_in_lockstep(order, inputs)
+        else:
+            result = self.send_at_rate(order, inputs, fates)
         answers = sorted((self.answer() for _ in range(self.ranks)), key=lambda answer: answer["rank"])
+        if order["check"] and order["rate_rps"] is not None:
+            expected = [media_requests.fingerprint(built(raw)) for raw in inputs]
+            result["mismatched"] = sorted(
+                {
+                    request
+                    for answer in answers
+                    for request, got in answer.pop("fingerprints").items()
+                    if got != expected[media_requests.number_of(request) % len(inputs)]
+                }
+            )
         return {**result, "ranks": answers, **limits(inputs[0])}
 
     def send_in_lockstep(self, order, inputs):
@@ -110,8 +125,13 @@ class Client:
                 self.early.append(answer)  # a rank that is done with its last request before rank 0 tells so
         return {"send_ms": send_ms}
 
-    def send_at_rate(self, order, inputs):
-        """Send at Poisson arrivals; the intended times by the monotonic clock, from which latencies count."""
+    def send_at_rate(self, order, inputs, fates):
+        """Send at Poisson arrivals; the intended times by the monotonic clock, from which latencies count.
+
+        An unsent request ends before it is pickled, an aborted one right after it went out, as the server's own do.
+        """
+        from sglang.srt.managers.io_struct import AbortReq
+
         draw = random.Random(order["seed"])
         intended = {}
         due = time.monotonic() + 0.1
@@ -122,7 +142,10 @@ class Client:
             time.sleep(max(0.0, due - time.monotonic()))
             late_s = max(late_s, time.monotonic() - due)
             intended[request.rid] = due
-            self.requests.send(pickle.dumps(request, 5), copy=False)
+            if fates[number] != UNSENT:
+                self.requests.send(pickle.dumps(request, 5), copy=False)
+            if fates[number] == ABORTED:
+                self.requests.send(pickle.dumps(AbortReq(rid=request.rid), 5))
         return {"intended": intended, "worst_send_lag_ms": 1e3 * late_s}
 
     def request(self, inputs, number):
@@ -160,6 +183,20 @@ class Client:
             process.kill()
         for process in self.processes:
             process.wait()
+
+
+def draw_fates(order):
+    """Draw what becomes of each request: sent and left alone, or by `cancel_frac` one of the two ways of cancelling."""
+    draw = random.Random(f"fates {order['seed']}")
+    cancel_frac = order.get("cancel_frac", 0.0)
+    return [draw.choice((UNSENT, ABORTED)) if draw.random() < cancel_frac else SENT for _ in range(order["requests"])]
+
+
+def built(raw):
+    """Return what the revision itself makes of raw inputs, in this process."""
+    from sglang.srt.managers.schedule_batch import MultimodalInputs
+
+    return None if raw is None else MultimodalInputs.from_dict(media_requests.fresh(raw))
 
 
 def state(process):

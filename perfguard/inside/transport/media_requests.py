@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 PATCH_PX = 14
 MERGE = 2
@@ -42,6 +43,11 @@ def make_request(module, raw, number):
         token_ids_logprob=None,
         stream=False,
     )
+
+
+def number_of(request_id):
+    """Return the number that `make_request` was given."""
+    return int(request_id.rpartition("-")[2])
 
 
 def payload(raw):
@@ -142,6 +148,19 @@ def _one(feature=None, **fields):
     return _raw([_item(fields.pop("modality", "IMAGE"), feature=feature, offsets=[(15, 30)], **fields)], 16)
 
 
+class ReadByFirstRankOnly:
+    """Raises as it is unpickled by any rank but the first one."""
+
+    def __reduce__(self):
+        return _read_by_first_rank_only, ()
+
+
+def _read_by_first_rank_only():
+    if dist.is_initialized() and dist.get_rank() > 0:
+        raise ValueError(f"rank {dist.get_rank()} cannot read this")
+    return ReadByFirstRankOnly()
+
+
 def _noise(generator, *shape, dtype=torch.float32):
     return (torch.randn(*shape, generator=generator) * 50).to(dtype)
 
@@ -163,4 +182,5 @@ _KINDS = {
     "hashed-before": lambda case, g: _one(_noise(g, 64, 1176), hash=12345678901234567),
     # The server's hash raises on text: for a rank that fails.
     "broken": lambda case, g: _one("not a tensor"),
+    "broken-on-others": lambda case, g: _one(_noise(g, 64, 1176), model_specific_data={"trap": ReadByFirstRankOnly()}),
 }

@@ -123,10 +123,17 @@ class RankLoop:
         return {"columns": columns, "fingerprints": fingerprints}
 
     def arrivals(self, order):
-        """Take requests as a server does, as many as have come; when each was ready on this rank, by the monotonic clock."""
+        """Take requests as a server does, as many as have come; when each was ready on this rank, by the monotonic clock.
+
+        One whose cancelling came with it is dropped as it is; one whose cancelling comes later was built in vain.
+        """
+        from sglang.srt.managers.io_struct import AbortReq
+
         done = {}
+        fingerprints = {}
+        arrived = 0
         cpu = cpu_s()
-        while len(done) < order["requests"]:
+        while arrived < order["messages"]:
             requests = []
             if self.rank == 0:
                 while True:
@@ -135,11 +142,17 @@ class RankLoop:
                     except zmq.ZMQError:
                         break
             requests = self.receive(requests)
+            cancelled = {request.rid for request in requests if isinstance(request, AbortReq)}
+            arrived += len(requests)
             for request in requests:
+                if request.rid in cancelled:
+                    continue
                 inputs = self.materialise(request.mm_inputs)
                 done[request.rid] = time.monotonic()
+                if order["check"]:
+                    fingerprints[request.rid] = media_requests.fingerprint(inputs)
                 del inputs
-        return {"done": done, "cpu_s": cpu_s() - cpu}
+        return {"done": done, "fingerprints": fingerprints, "cpu_s": cpu_s() - cpu}
 
     def use(self, inputs):
         """Read every feature once, as the model's first copy does."""

@@ -25,6 +25,17 @@ from perfguard.model.result import (
 )
 from perfguard.model.revision import Hunk, Revision
 from perfguard.model.scenario import Strategy
+from perfguard.model.strategies import (
+    GIL_WAIT,
+    PICKLE,
+    WORKING_CPU,
+    ArmChange,
+    ArmMeaning,
+    ArmMetric,
+    ChangeKind,
+    StrategyArm,
+    StrategyTable,
+)
 from perfguard.model.trial import (
     Completed,
     CpuResult,
@@ -465,6 +476,69 @@ def run_result():
         revisions=(summary(made[0], 0, 150.0), summary(made[1], 1, 140.0), summary(made[2], 2, None)),
         profiles=((made[0].label, before_profiles()), (made[1].label, after_profiles()), (made[2].label, ())),
         trials=tuple(trials),
+    )
+
+
+def _line(metric, mean, change=None, low=None, high=None, *, role="", meaning="noise", kind=ChangeKind.RATIO):
+    told = None
+    if change is not None:
+        blocks = 1 if low is None else 5
+        told = ArmChange(kind=kind, change=change, low=low, high=high, blocks=blocks, meaning=ArmMeaning(meaning))
+    return ArmMetric(metric=metric, role=role, mean=mean, trials=5, change=told)
+
+
+def strategies_result(reason="strategy tensor-broadcast: the code is not recognised"):
+    """Four strategies of one revision: local is better, conditional inside the noise, one refused for `reason`."""
+    difference = {"kind": ChangeKind.DIFFERENCE}
+    lines = {
+        Strategy.AS_COMMITTED: (
+            _line("throughput_rps", 118.0),
+            _line("e2e_p99_ms", 840.0),
+            _line(WORKING_CPU, 15.2),
+            _line(WORKING_CPU, 7.1, role="rank-0"),
+            _line(PICKLE, 4.4),
+            _line(GIL_WAIT, 0.031, role="tokenizer"),
+        ),
+        Strategy.LOCAL: (
+            _line("throughput_rps", 140.0, 1.186, 1.152, 1.221, meaning="better"),
+            _line("e2e_p99_ms", 700.0, 0.83, 0.78, 0.89, meaning="better"),
+            _line(WORKING_CPU, 12.0, -3.2, -3.9, -2.5, meaning="better", **difference),
+            _line(WORKING_CPU, 7.4, 0.3, 0.1, 0.5, role="rank-0", meaning="worse", **difference),
+            _line(PICKLE, 0.9, -3.5, -3.9, -3.1, meaning="better", **difference),
+            _line(GIL_WAIT, 0.03, -0.001, -0.012, 0.01, role="tokenizer", **difference),
+        ),
+        Strategy.CONDITIONAL: (
+            _line("throughput_rps", 119.0, 1.008, 0.97, 1.047),
+            _line("e2e_p99_ms", 835.0, 0.994),
+        ),
+        Strategy.TENSOR_BROADCAST: (),
+    }
+    arms = tuple(
+        StrategyArm(
+            strategy=strategy,
+            trials=5 if metrics else 2,
+            untestable=0 if metrics else 2,
+            untestable_reason="" if metrics else reason,
+            metrics=metrics,
+        )
+        for strategy, metrics in lines.items()
+    )
+    made = revision(1)
+    table = StrategyTable(
+        revision=made,
+        baseline=Strategy.AS_COMMITTED,
+        confidence=0.95,
+        blocks=5,
+        arms=arms,
+        advice=f"Today run local under {run_info().scenario}: throughput +18.6% (+15.2% to +22.1%, 5 blocks).",
+    )
+    trials = [completed(1, 1, made, 118.0), completed(2, 1, made, 140.0, strategy="local")]
+    return replace(
+        run_result(),
+        revisions=(summary(made, 0, 118.0), replace(summary(made, 1, 140.0), strategy=Strategy.LOCAL)),
+        profiles=(),
+        trials=tuple(trials),
+        strategies=(table,),
     )
 
 
