@@ -11,6 +11,7 @@ from rich.text import Text
 from perfguard.model.memory import MemoryGrowth
 from perfguard.model.recording import RecordedProcess, RecordedThread, Recording
 from perfguard.model.threads import GilAnswer
+from perfguard.model.traffic import ProcessTraffic
 from perfguard.report.clean import clean_text
 
 # A thread that does less than this, and hardly waits for the GIL either, only fills the table.
@@ -54,6 +55,8 @@ def _print_process(process: RecordedProcess, console: Console) -> None:
         _line(console, f"  {told}: {process.gil_reason}")
     if process.memory is not None:
         _line(console, f"  {_memory(process.memory)}")
+    if process.tcp is not None:
+        _line(console, f"  {_traffic(process.tcp)}")
     shown = [thread for thread in process.threads if _is_shown(thread)]
     # Narrow enough for the 80 columns that a file or a pipe counts as; the frames, which are not, follow the table.
     table = Table(box=None, padding=(0, 1, 0, 1))
@@ -85,6 +88,13 @@ def _memory(grown: MemoryGrowth) -> str:
         f"memory {grown.last_pss_bytes / _MIB:.0f} MiB, {grown.last_shared_bytes / _MIB:.0f} MiB of it shared memory, "
         f"{rate}"
     )
+
+
+def _traffic(tcp: ProcessTraffic) -> str:
+    if tcp.unknown:
+        return f"TCP: cannot tell: {tcp.unknown}"
+    sent, received = (moved / _MIB / tcp.duration_s for moved in (tcp.sent_bytes, tcp.received_bytes))
+    return f"TCP: {sent:.2f} MiB/s sent, {received:.2f} MiB/s received, on {tcp.connections} connections"
 
 
 def _is_shown(thread: RecordedThread) -> bool:
