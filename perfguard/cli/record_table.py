@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -53,10 +54,8 @@ def _print_process(process: RecordedProcess, console: Console) -> None:
     if process.gil is not GilAnswer.WATCHED:
         told = "no GIL" if process.gil is GilAnswer.NONE else "GIL: cannot tell"
         _line(console, f"  {told}: {process.gil_reason}")
-    if process.memory is not None:
-        _line(console, f"  {_memory(process.memory)}")
-    if process.tcp is not None:
-        _line(console, f"  {_traffic(process.tcp)}")
+    for told in _resources(process):
+        _line(console, f"  {told}")
     shown = [thread for thread in process.threads if _is_shown(thread)]
     # Narrow enough for the 80 columns that a file or a pipe counts as; the frames, which are not, follow the table.
     table = Table(box=None, padding=(0, 1, 0, 1))
@@ -78,6 +77,13 @@ def _print_process(process: RecordedProcess, console: Console) -> None:
         )
     for reason in sorted({thread.gil_unknown for thread in shown} - {"", process.gil_reason}):
         _line(console, f"  GIL '?': {reason}")
+
+
+def _resources(process: RecordedProcess) -> Iterator[str]:
+    if process.memory is not None:
+        yield _memory(process.memory)
+    if process.tcp is not None:
+        yield _traffic(process.tcp)
 
 
 def _memory(grown: MemoryGrowth) -> str:
