@@ -31,7 +31,8 @@ _SOCK_DIAG_BY_FAMILY = 20
 _NLM_F_REQUEST_AND_DUMP = 0x301
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _INET_DIAG_INFO = 2
-_ALL_STATES = 0xFFFFFFFF
+# Every state but that of a listener, which moves no bytes: a bit for each, TCP_LISTEN is 10.
+_STATES = 0xFFFFFFFF & ~(1 << 10)
 _HEADER = struct.Struct("=IHHII")
 # A request's family, protocol, wanted extensions and states; which socket (48 bytes) is left open.
 _REQUEST = struct.Struct("=BBBxI48x")
@@ -170,7 +171,7 @@ def tcp_counters() -> dict[int, tuple[int, int]]:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as kernel:
         kernel.settimeout(_ANSWER_TIMEOUT_S)
         for family in (socket.AF_INET, socket.AF_INET6):
-            request = _REQUEST.pack(family, socket.IPPROTO_TCP, 1 << (_INET_DIAG_INFO - 1), _ALL_STATES)
+            request = _REQUEST.pack(family, socket.IPPROTO_TCP, 1 << (_INET_DIAG_INFO - 1), _STATES)
             length = _HEADER.size + len(request)
             kernel.send(_HEADER.pack(length, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_AND_DUMP, family, 0) + request)
             for message in _messages(kernel):
@@ -199,7 +200,7 @@ def _messages(kernel: socket.socket) -> Iterator[bytes]:
 
 
 def _moved(message: bytes) -> tuple[int, int] | None:
-    """Return the bytes acknowledged and received, or None where the kernel gives none (a listener, an old kernel)."""
+    """Return the bytes acknowledged and received, or None where the kernel gives none (an old one)."""
     position = _MESSAGE_BYTES
     while position + _ATTRIBUTE.size <= len(message):
         length, kind = _ATTRIBUTE.unpack_from(message, position)
