@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.text import Text
 from perfguard.model.memory import MemoryGrowth
 from perfguard.model.recording import RecordedProcess, RecordedThread, Recording
 from perfguard.model.threads import GilAnswer
+from perfguard.model.traffic import ProcessTraffic
 from perfguard.report.clean import clean_text
 
 # A thread that does less than this, and hardly waits for the GIL either, only fills the table.
@@ -52,8 +54,8 @@ def _print_process(process: RecordedProcess, console: Console) -> None:
     if process.gil is not GilAnswer.WATCHED:
         told = "no GIL" if process.gil is GilAnswer.NONE else "GIL: cannot tell"
         _line(console, f"  {told}: {process.gil_reason}")
-    if process.memory is not None:
-        _line(console, f"  {_memory(process.memory)}")
+    for told in _resources(process):
+        _line(console, f"  {told}")
     shown = [thread for thread in process.threads if _is_shown(thread)]
     # Narrow enough for the 80 columns that a file or a pipe counts as; the frames, which are not, follow the table.
     table = Table(box=None, padding=(0, 1, 0, 1))
@@ -77,6 +79,13 @@ def _print_process(process: RecordedProcess, console: Console) -> None:
         _line(console, f"  GIL '?': {reason}")
 
 
+def _resources(process: RecordedProcess) -> Iterator[str]:
+    if process.memory is not None:
+        yield _memory(process.memory)
+    if process.tcp is not None:
+        yield _traffic(process.tcp)
+
+
 def _memory(grown: MemoryGrowth) -> str:
     rate = f"{grown.bytes_per_s / _MIB:+.2f} MiB/s"
     if grown.low_bytes_per_s is not None and grown.high_bytes_per_s is not None:
@@ -85,6 +94,13 @@ def _memory(grown: MemoryGrowth) -> str:
         f"memory {grown.last_pss_bytes / _MIB:.0f} MiB, {grown.last_shared_bytes / _MIB:.0f} MiB of it shared memory, "
         f"{rate}"
     )
+
+
+def _traffic(tcp: ProcessTraffic) -> str:
+    if tcp.unknown:
+        return f"TCP: cannot tell: {tcp.unknown}"
+    sent, received = (moved / _MIB / tcp.duration_s for moved in (tcp.sent_bytes, tcp.received_bytes))
+    return f"TCP: {sent:.2f} MiB/s sent, {received:.2f} MiB/s received, on {tcp.connections} connections"
 
 
 def _is_shown(thread: RecordedThread) -> bool:

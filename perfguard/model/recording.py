@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from perfguard.model.memory import MemoryGrowth
 from perfguard.model.threads import GilAnswer, Pressure, ThreadFinding
+from perfguard.model.traffic import ProcessTraffic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,7 @@ class RecordedThread:
 class RecordedProcess:
     """One process; `role` is its title. `stacks` names its file of folded stacks, None where there are none.
 
-    `memory` is None where it could not be read, or not twice.
+    `memory` is None where it could not be read, or not twice; `tcp` has its own word for what could not be told.
     """
 
     pid: int
@@ -61,6 +62,7 @@ class RecordedProcess:
     stacks: str | None
     threads: tuple[RecordedThread, ...]
     memory: MemoryGrowth | None = None
+    tcp: ProcessTraffic | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from perfguard.model.memory import MemoryGrowth, ProcessReadings
 from perfguard.model.profile import Stack
 from perfguard.model.recording import RecordedMachine, RecordedProcess, RecordedThread, Recording, TopFrame
 from perfguard.model.threads import ProcessTicks, ThreadFinding, ThreadRecording
+from perfguard.model.traffic import ProcessTraffic
 from perfguard.model.trial import CpuResult
 from perfguard.samplers.cpu import CpuSampler
 from perfguard.samplers.gil import GilSampler
@@ -30,6 +31,7 @@ from perfguard.samplers.gil_memory import ProcessMemory
 from perfguard.samplers.memory import MIN_INTERVAL_S, MemorySampler
 from perfguard.samplers.ptrace import why_denied
 from perfguard.samplers.pyspy import PySpySampler, RawProfile
+from perfguard.samplers.sockets import SocketSampler
 from perfguard.workflows.live import LiveProcess, is_alive
 from perfguard.workflows.sources import TreeSources
 
@@ -61,6 +63,7 @@ class _Seen:
     ticks: ThreadRecording
     machine: CpuResult
     memory: tuple[ProcessReadings, ...]
+    traffic: tuple[ProcessTraffic, ...]
     profiles: tuple[RawProfile, ...]
 
 
@@ -142,12 +145,18 @@ def _sample(request: RecordRequest, pythons: Sequence[LiveProcess], warnings: li
         cpu = CpuSampler(alive)
         threads = stack.enter_context(GilSampler(pairs, rate_hz=request.rate_hz))
         memory = stack.enter_context(MemorySampler(alive, interval_s=_memory_interval_s(request.duration_s)))
+        sockets = stack.enter_context(SocketSampler(alive))
         threads.start()
         cpu.start()
         memory.start()
+        sockets.start()
         _wait(request.duration_s, [pid for pid, _ in alive])
         return _Seen(
-            memory=memory.stop(), machine=cpu.stop(), ticks=threads.stop(), profiles=stacks.stop() if stacks else ()
+            traffic=sockets.stop(),
+            memory=memory.stop(),
+            machine=cpu.stop(),
+            ticks=threads.stop(),
+            profiles=stacks.stop() if stacks else (),
         )
 
 
@@ -173,6 +182,7 @@ def _judge(
     ticks, machine = seen.ticks, seen.machine
     by_pid = {profile.pid: profile for profile in seen.profiles}
     memory = {process.pid: process for process in seen.memory}
+    traffic = {process.pid: process for process in seen.traffic}
     processes: list[RecordedProcess] = []
     findings: list[ThreadFinding] = []
     for process in ticks.processes:
@@ -182,7 +192,7 @@ def _judge(
         ]
         grown = memory_growth(memory[process.pid]) if process.pid in memory else None
         recorded, fired = _judge_process(process, profile, machine, grown, request.output_dir)
-        processes.append(recorded)
+        processes.append(replace(recorded, tcp=traffic.get(process.pid)))
         findings += fired
     return Recording(
         schema_version=_SCHEMA_VERSION,

@@ -108,6 +108,29 @@ def test_memory_that_grows_is_told_and_found(start, tmp_path, capsys):
 
 
 @needs_ptrace
+def test_bytes_through_its_sockets_are_told(start, tmp_path, capsys):
+    talker = """
+import socket, threading, time
+listener = socket.create_server(("127.0.0.1", 0))
+sender = socket.create_connection(listener.getsockname())
+receiver, _ = listener.accept()
+def receive():
+    while receiver.recv(1 << 20): pass
+threading.Thread(target=receive, daemon=True).start()
+print("up", flush=True)
+while True: sender.sendall(bytes(1 << 20)); time.sleep(0.05)
+"""
+    child, _ = start(sys.executable, "-c", talker)
+    assert record(tmp_path, "--pid", str(child.pid), "-q") == 0
+    (process,) = json.loads((tmp_path / "out" / "record.json").read_text())["processes"]
+    tcp = process["tcp"]
+    assert (tcp["connections"], tcp["unknown"]) == (2, "")
+    assert tcp["sent_bytes"] == pytest.approx(tcp["received_bytes"], abs=2 << 20)
+    assert 1 < tcp["sent_bytes"] / 2**20 / tcp["duration_s"] < 20.5
+    assert f"TCP: {tcp['sent_bytes'] / 2**20 / tcp['duration_s']:.2f} MiB/s sent, " in capsys.readouterr().out
+
+
+@needs_ptrace
 def test_the_table_fits_into_eighty_columns_with_every_number(start, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     child, _ = start(sys.executable, "-c", SERVER)
