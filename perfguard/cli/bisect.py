@@ -50,6 +50,10 @@ def bisect_command(
     fix: Annotated[
         FixMode, typer.Option(help="Measure what gives it back: the culprit's revert, or also every strategy.")
     ] = FixMode.NONE,
+    fix_rounds: Annotated[
+        int | None,
+        typer.Option(min=2, metavar="N", help="Rounds of --fix, each with every arm once. Default: 5, or 4 for all."),
+    ] = None,
     run_dir: RunDirOption = None,
     resume: ResumeOption = False,
     seed: SeedOption = 0,
@@ -94,6 +98,15 @@ def bisect_command(
     )
     faces = Faces(markdown=markdown, junit=junit, sarif=sarif)
     with Output(request, as_json=as_json, quiet=quiet, faces=faces) as output:
-        result = bisect(request, good, bad, find, output.progress, all_revisions=all_revisions, fix=fix)
+        result = bisect(
+            request,
+            good,
+            bad,
+            find,
+            output.progress,
+            all_revisions=all_revisions,
+            fix=fix,
+            fix_rounds=fix_rounds,
+        )
         output.show(result)
     return EXIT_INCONCLUSIVE if result.verdict is BisectVerdict.UNKNOWN else EXIT_OK

@@ -43,8 +43,8 @@ class RevertConflict:
 class Recovery:
     """How much of the change from GOOD to BAD is taken back: 0.0 is as slow as BAD, 1.0 as fast as GOOD.
 
-    It is log(arm / BAD) / log(GOOD / BAD) of the run's metric over `rounds` blocks that hold all three. The bounds are
-    None where they are not finite: these rounds then do not tell GOOD from BAD.
+    It is log(arm / BAD) / log(GOOD / BAD) of the run's metric, judged on all rounds together; the arm completed
+    `rounds` of them. The bounds are None where they are not finite: the rounds then do not tell GOOD from BAD.
     """
 
     frac: float
@@ -60,7 +60,7 @@ class FixArm:
 
     `mean` is the geometric mean of the run's metric over its completed trials, None where it has none.
     `untestable_reason` is why a trial could not be judged, or empty. `verdict` is None for GOOD and BAD, which the
-    others are held against; `recovery` is None for them, and where no block holds all three.
+    others are held against; `recovery` is None for them, and where no block connects it with both.
     """
 
     revision: Revision

@@ -20,7 +20,7 @@ from perfguard.model.revision import Revision
 from perfguard.model.trial import Trial
 from perfguard.search import Duel, DuelResult, DuelVerdict, Question, Search, SearchConfig
 from perfguard.workflows.compare import compare_stacks, duel_config, tell_effect, turned, why_unknown
-from perfguard.workflows.fix import with_fix
+from perfguard.workflows.fix import ROUNDS, with_fix
 from perfguard.workflows.judge import Judge, judge_rules, run_info, summarise_revisions
 from perfguard.workflows.metrics import log_worse, user_effects
 from perfguard.workflows.narrowing import Narrowing
@@ -31,6 +31,8 @@ from perfguard.workflows.setup import RunRequest, open_bench, open_range, open_s
 ALL_REVISIONS = "all-revisions"
 # What stands before the ways out that a run measures, in the store.
 FIX = "fix="
+# What a run had that does not say how many: for long there was no choice.
+UNTOLD_ROUNDS = 3
 
 Floats = npt.NDArray[np.float64]
 
@@ -72,16 +74,18 @@ def bisect(
     *,
     all_revisions: bool = False,
     fix: FixMode = FixMode.NONE,
+    fix_rounds: int | None = None,
 ) -> BisectResult:
     """Find the first revision after `good_ref` that is slower (or faster), up to `bad_ref`.
 
     Revisions that touch no file that the servers load count as their parents, unless `all_revisions` is True. `fix` is
-    what is measured of ways out once there is a culprit.
+    what is measured of ways out once there is a culprit, in `fix_rounds` blocks (None: as many as usual).
 
     Raises:
         UsageError: a revision does not exist, both are the same, or good is not an ancestor of bad.
     """
-    verb = verb_of(direction, all_revisions=all_revisions, fix=fix)
+    rounds = fix_rounds or ROUNDS[fix]
+    verb = verb_of(direction, all_revisions=all_revisions, fix=fix, rounds=rounds)
     repository = open_range(request, good_ref, bad_ref, progress)
     history = repository.between(good_ref, bad_ref)
     revisions = history.revisions
@@ -102,13 +106,14 @@ def bisect(
             if found.culprit is not None
             else None
         )
-        return with_fix(run.assemble(history.origin, found, culprit), request, session, fix)
+        return with_fix(run.assemble(history.origin, found, culprit), request, session, fix, rounds)
 
 
-def verb_of(direction: Direction, *, all_revisions: bool, fix: FixMode) -> str:
-    """Return what the store calls a bisect, such as `bisect regression all-revisions fix=all`."""
+def verb_of(direction: Direction, *, all_revisions: bool, fix: FixMode, rounds: int) -> str:
+    """Return what the store calls a bisect, such as `bisect regression all-revisions fix=all:4`."""
     folding = f" {ALL_REVISIONS}" if all_revisions else ""
-    return f"bisect {direction.value}{folding}" + ("" if fix is FixMode.NONE else f" {FIX}{fix.value}")
+    counted = "" if rounds == UNTOLD_ROUNDS else f":{rounds}"
+    return f"bisect {direction.value}{folding}" + ("" if fix is FixMode.NONE else f" {FIX}{fix.value}{counted}")
 
 
 class _Bisect:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
+import numpy as np
+
 from perfguard.model.errors import PerfguardError
 from perfguard.model.fix import FixArm, FixMode, FixResult, FixVerdict, Recovery, RevertConflict
 from perfguard.model.result import BisectResult, BisectVerdict, Direction
@@ -17,7 +19,7 @@ from perfguard.model.revision import Revision
 from perfguard.model.scenario import Strategy
 from perfguard.model.trial import Completed, Trial, Untestable
 from perfguard.report.document import write_bytes
-from perfguard.stats.recovery import recovery
+from perfguard.stats.recovery import Recovered, recoveries
 from perfguard.workflows.judge import is_of, run_info
 from perfguard.workflows.metrics import log_worse, samples_of, user_value
 from perfguard.workflows.rounds import Arm, run_blocks
@@ -25,12 +27,14 @@ from perfguard.workflows.session import Session
 from perfguard.workflows.setup import RunRequest
 
 PATCH = "fix.patch"
-# Two rounds leave an interval that seldom says anything; more than three cost more than they tell.
-ROUNDS = 3
+# Server starts differ by several percent, which only more of them settles; more arms tell more of how much.
+ROUNDS = {FixMode.NONE: 0, FixMode.REVERT: 5, FixMode.ALL: 4}
 # Half of the loss: what gives back less is no fix.
 ENOUGH_FRAC = 0.5
 STRATEGIES = (Strategy.LOCAL, Strategy.CONDITIONAL, Strategy.TENSOR_BROADCAST, Strategy.SHARED_MEMORY)
 _MOST_NAMED = 3
+# GOOD and BAD, which come first among the arms.
+_ENDS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +47,8 @@ class _Reverted:
     note: str = ""
 
 
-def with_fix(result: BisectResult, request: RunRequest, session: Session, mode: FixMode) -> BisectResult:
-    """Measure what `mode` asks for and add it to `result`, which stays as it is otherwise.
+def with_fix(result: BisectResult, request: RunRequest, session: Session, mode: FixMode, rounds: int) -> BisectResult:
+    """Measure what `mode` asks for in `rounds` blocks and add it to `result`, which stays as it is otherwise.
 
     Raises:
         MissingTrialError: the run is only judged again, and a trial of this is not kept.
@@ -52,11 +56,11 @@ def with_fix(result: BisectResult, request: RunRequest, session: Session, mode: 
     """
     if mode is FixMode.NONE:
         return result
-    fix = _try(result, request, session, mode)
+    fix = _try(result, request, session, mode, rounds)
     return replace(result, fix=fix, run=run_info(request, session), trials=session.trials)
 
 
-def _try(result: BisectResult, request: RunRequest, session: Session, mode: FixMode) -> FixResult:
+def _try(result: BisectResult, request: RunRequest, session: Session, mode: FixMode, rounds: int) -> FixResult:
     if (reason := _why_not(result)) or result.culprit is None:
         return _untried(mode, f"Nothing was tried to give it back: {reason}.")
     reverted = _revert(result.culprit.revision, result.bad, request, session)
@@ -69,9 +73,9 @@ def _try(result: BisectResult, request: RunRequest, session: Session, mode: FixM
     ends = ((result.good, Strategy.AS_COMMITTED), (result.bad, Strategy.AS_COMMITTED))
     first = len(session.trials) + 1
     if tried:
-        _measure(session, (*ends, *tried), request)
+        _measure(session, (*ends, *tried), rounds, request)
     trials = session.trials[first - 1 :]
-    arms = tuple(_judged(arm, ends, trials, request) for arm in (*ends, *tried)) if tried else ()
+    arms = _judged((*ends, *tried), trials, request) if tried else ()
     return FixResult(
         mode=mode,
         sentence=_sentence(result, reverted, arms),
@@ -115,17 +119,17 @@ def _revert(culprit: Revision, bad: Revision, request: RunRequest, session: Sess
     return _Reverted(revision=revision, patch=PATCH)
 
 
-def _measure(session: Session, arms: Sequence[Arm], request: RunRequest) -> None:
+def _measure(session: Session, arms: Sequence[Arm], rounds: int, request: RunRequest) -> None:
     """Run every arm once a round, in random order, one server at a time; all of a round is one block."""
     bench = session.bench
     if not bench.replay:
-        count = len(arms) * ROUNDS
+        count = len(arms) * rounds
         minutes = count * _start_wall_s(session.trials) / 60.0
         bench.progress.say(
-            f"what gives it back: {len(arms)} arms, {ROUNDS} rounds: {count} trials, each on a server of its own; "
+            f"what gives it back: {len(arms)} arms, {rounds} rounds: {count} trials, each on a server of its own; "
             f"about {max(1, round(minutes))} min"
         )
-    run_blocks(session, arms, ROUNDS, seed=request.seed, may_profile=False)
+    run_blocks(session, arms, rounds, seed=request.seed, may_profile=False)
 
 
 def _start_wall_s(trials: Sequence[Trial]) -> float:
@@ -136,38 +140,47 @@ def _start_wall_s(trials: Sequence[Trial]) -> float:
     return fmean(first.values())
 
 
-def _judged(arm: Arm, ends: tuple[Arm, Arm], trials: Sequence[Trial], request: RunRequest) -> FixArm:
-    revision, strategy = arm
-    metric = request.scenario.metric
-    own = [trial for trial in trials if is_of(trial, revision, strategy)]
-    logs = [math.log(user_value(samples.load, metric)) for trial in own if (samples := samples_of(trial)) is not None]
-    reasons = [trial.outcome.reason for trial in own if isinstance(trial.outcome, Untestable)]
-    found = None if arm in ends else _recovery(arm, ends, trials, request)
-    return FixArm(
-        revision=revision,
-        strategy=strategy,
-        trials=len(own),
-        mean=math.exp(fmean(logs)) if logs else None,
-        untestable_reason=reasons[0] if reasons else "",
-        verdict=None if arm in ends else _verdict(found),
-        recovery=found,
+def _judged(arms: Sequence[Arm], trials: Sequence[Trial], request: RunRequest) -> tuple[FixArm, ...]:
+    """Judge every arm on all rounds together; the first two are GOOD and BAD."""
+    blocks = sorted({trial.block for trial in trials})
+    value = log_worse(request.scenario.metric)
+    values = np.full((len(blocks), len(arms)), np.nan)
+    own = [[trial for trial in trials if is_of(trial, *arm)] for arm in arms]
+    for column, of_arm in enumerate(own):
+        for trial in of_arm:
+            if isinstance(trial.outcome, Completed):
+                values[blocks.index(trial.block), column] = value(trial)
+    confidence = request.scenario.limits.confidence
+    found = (None, None, *recoveries(values, confidence=confidence))
+    return tuple(
+        _arm(arm, of_arm, recovered, request, is_end=place < _ENDS)
+        for place, (arm, of_arm, recovered) in enumerate(zip(arms, own, found, strict=True))
     )
 
 
-def _recovery(arm: Arm, ends: tuple[Arm, Arm], trials: Sequence[Trial], request: RunRequest) -> Recovery | None:
-    """Judge an arm on the blocks that hold it and both ends, completed."""
-    value = log_worse(request.scenario.metric)
-    of_arms = [
-        {trial.block: value(trial) for trial in trials if is_of(trial, *each) and isinstance(trial.outcome, Completed)}
-        for each in (*ends, arm)
+def _arm(
+    arm: Arm, trials: Sequence[Trial], recovered: Recovered | None, request: RunRequest, *, is_end: bool
+) -> FixArm:
+    revision, strategy = arm
+    metric, confidence = request.scenario.metric, request.scenario.limits.confidence
+    logs = [
+        math.log(user_value(samples.load, metric)) for trial in trials if (samples := samples_of(trial)) is not None
     ]
-    blocks = sorted(set.intersection(*(set(blocks) for blocks in of_arms)))
-    good, bad, own = ([values[block] for block in blocks] for values in of_arms)
-    confidence = request.scenario.limits.confidence
-    found = recovery(good, bad, own, confidence=confidence)
-    if found is None:
-        return None
-    return Recovery(frac=found.frac, low=found.low, high=found.high, confidence=confidence, rounds=len(blocks))
+    reasons = [trial.outcome.reason for trial in trials if isinstance(trial.outcome, Untestable)]
+    found = None
+    if recovered is not None:
+        found = Recovery(
+            frac=recovered.frac, low=recovered.low, high=recovered.high, confidence=confidence, rounds=len(logs)
+        )
+    return FixArm(
+        revision=revision,
+        strategy=strategy,
+        trials=len(trials),
+        mean=math.exp(fmean(logs)) if logs else None,
+        untestable_reason=reasons[0] if reasons else "",
+        verdict=None if is_end else _verdict(found),
+        recovery=found,
+    )
 
 
 def _verdict(found: Recovery | None) -> FixVerdict:
@@ -212,7 +225,7 @@ def _tell(what: str, arm: FixArm, metric: str) -> str:
     name = metric.rpartition("_")[0].replace("_", " ")
     found = arm.recovery
     if found is None:
-        return f"{what} could not be measured: {arm.untestable_reason or 'no round holds it and both ends'}."
+        return f"{what} could not be measured: {arm.untestable_reason or 'no round connects it with both ends'}."
     if found.low is None or found.high is None:
         return f"Cannot tell: {what[:1].lower()}{what[1:]} was measured, but its rounds do not tell GOOD from BAD."
     measured = (

@@ -26,7 +26,7 @@ from perfguard.report.clean import AnyResult, clean, clean_text
 from perfguard.report.document import write_bytes
 from perfguard.revisions.installers import InstallerName
 from perfguard.store import RunStore
-from perfguard.workflows.bisect import ALL_REVISIONS, FIX, bisect
+from perfguard.workflows.bisect import ALL_REVISIONS, FIX, UNTOLD_ROUNDS, bisect
 from perfguard.workflows.compare import compare
 from perfguard.workflows.measure import measure
 from perfguard.workflows.metrics import tell_outcome
@@ -235,7 +235,7 @@ def _decide(run: StoredRun, progress: Progress) -> AnyResult:
     refs = run.request.refs if run.request.repo is None else run.revisions
     if name == "bisect":
         direction, *rest = parameter.split(" ")
-        modes = [word.removeprefix(FIX) for word in rest if word.startswith(FIX)]
+        mode, _, rounds = next((word for word in rest if word.startswith(FIX)), "").removeprefix(FIX).partition(":")
         return bisect(
             run.request,
             refs[0],
@@ -243,7 +243,8 @@ def _decide(run: StoredRun, progress: Progress) -> AnyResult:
             Direction(direction),
             progress,
             all_revisions=ALL_REVISIONS in rest,
-            fix=FixMode(modes[0]) if modes else FixMode.NONE,
+            fix=FixMode(mode) if mode else FixMode.NONE,
+            fix_rounds=int(rounds or UNTOLD_ROUNDS),
         )
     if name == "compare":
         return compare(run.request, refs[0], refs[1], progress)

@@ -80,9 +80,19 @@ def conflicting_revert(_repository, culprit, *, on):
 def fixing(lab, monkeypatch):  # noqa: F811 - the fixture
     """Run a bisect with a mode of fixing; `revert` is what the repository answers."""
 
-    def run(world, mode=FixMode.REVERT, *, revert=clean_revert, direction=Direction.REGRESSION, **arguments):
+    def run(
+        world,
+        mode=FixMode.REVERT,
+        *,
+        revert=clean_revert,
+        direction=Direction.REGRESSION,
+        fix_rounds=None,
+        **arguments,
+    ):
         monkeypatch.setattr(FakeRepository, "revert", revert, raising=False)
-        return lab(functools.partial(bisect, fix=mode), world, "r0", "r11", direction, **arguments)
+        return lab(
+            functools.partial(bisect, fix=mode, fix_rounds=fix_rounds), world, "r0", "r11", direction, **arguments
+        )
 
     return run
 
@@ -93,7 +103,7 @@ def test_a_revert_that_restores_is_said_with_its_interval(fixing, tmp_path):
     assert (good.label, bad.label, reverted.label) == ("r0", "r11", "r11 without r4")
     assert reverted.verdict is FixVerdict.RESTORES
     assert reverted.recovery.low < 1.0 < reverted.recovery.high
-    assert reverted.recovery.rounds == ROUNDS
+    assert reverted.recovery.rounds == ROUNDS[FixMode.REVERT]
     assert result.fix.sentence.startswith("Reverting r4 on r11 gives back ")
     assert "of the lost throughput (95% interval " in result.fix.sentence
     assert (tmp_path / "run" / PATCH).read_bytes() == PATCH_BYTES
@@ -110,7 +120,7 @@ def test_a_round_is_one_block_of_servers_of_their_own_and_the_verdict_stays(fixi
     fix_trials = result.trials[len(plain.trials) :]
     assert result.fix.first_trial == fix_trials[0].number
     blocks = [list(group) for _, group in itertools.groupby(fix_trials, key=lambda trial: trial.block)]
-    assert [len({trial.revision for trial in block}) for block in blocks] == [3] * ROUNDS
+    assert [len({trial.revision for trial in block}) for block in blocks] == [3] * ROUNDS[FixMode.REVERT]
     assert len({trial.start for trial in fix_trials}) == len(fix_trials)
     assert not {trial.start for trial in fix_trials} & {trial.start for trial in plain.trials}
     # One server at a time.
@@ -138,6 +148,19 @@ def test_strategies_are_told_apart_and_a_broken_one_is_not_started_for_ever(fixi
         "Reverting r4 on r11 conflicts in a.py (the same lines were changed since: share). "
         "The strategy local on r11 gives back "
     )
+
+
+def test_as_many_rounds_as_asked_for_are_measured_and_judged_again(fixing, tmp_path, monkeypatch):
+    for folder, rounds in (("two", 2), ("three", 3)):
+        first = fixing(FixWorld(), folder=folder, fix_rounds=rounds)
+        assert first.fix.arms[2].recovery.rounds == rounds
+        database = sqlite3.connect(tmp_path / folder / "run.sqlite")
+        with database:
+            database.execute('UPDATE meta SET value = replace(value, \'"refs":[]\', \'"refs":["r0","r11"]\')')
+        database.close()
+        with monkeypatch.context() as patched:
+            patched.setattr(session_module, "Servers", NoServers)
+            assert replay(tmp_path / folder, Silent()).fix == first.fix
 
 
 def test_a_conflict_alone_measures_nothing(fixing, tmp_path):
@@ -220,5 +243,5 @@ def test_what_it_will_cost_is_said_before_it_starts(fixing, monkeypatch):
     monkeypatch.setattr("test_workflows_bisect.Silent", lambda: told)
     fixing(FixWorld())
     (line,) = [line for line in told.lines if line.startswith("what gives it back")]
-    assert line.startswith("what gives it back: 3 arms, 3 rounds: 9 trials, each on a server of its own; about ")
+    assert line.startswith("what gives it back: 3 arms, 5 rounds: 15 trials, each on a server of its own; about ")
     assert line.endswith(" min")
