@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,8 @@ from perfguard.model.result import BisectResult, BisectVerdict, Culprit, Directi
 from perfguard.model.revision import Revision
 from perfguard.model.trial import Trial
 from perfguard.search import Duel, DuelResult, DuelVerdict, Question, Search, SearchConfig
+from perfguard.search.confirmation import before_confirming, confidence_needed, confirm
+from perfguard.stats.starts import EffectPosterior, carried
 from perfguard.workflows.compare import compare_stacks, duel_config, tell_effect, turned, why_unknown
 from perfguard.workflows.judge import Judge, judge_rules, run_info, summarise_revisions
 from perfguard.workflows.metrics import log_worse, user_effects
@@ -142,16 +144,30 @@ class _Bisect:
             self._say(f"searching on CPU ms per request under {metric.function} in {metric.role}")
         return self._locate_and_confirm(metric)
 
-    def _duel(self, low: int, high: int) -> DuelResult:
-        """Compare two revisions on the user metric."""
+    def _duel(self, low: int, high: int, belief: float | None = None) -> DuelResult:
+        """Compare two revisions on the user metric; `belief` is how likely `high` is the culprit, where it may be."""
+        pair = (self._revisions[low], self._revisions[high])
+        if pair in self._duels:
+            return self._duels[pair]
         question = Question.WORSE if self._direction is Direction.REGRESSION else Question.BETTER
         left = self._limits.max_trials - len(self._session.trials)
         config = duel_config(question, self._limits, trials_left=left)
-        duel = Duel(config, seed=self._request.seed + 1000 * low + high)
-        pair = (self._revisions[low], self._revisions[high])
-        if pair not in self._duels:
-            self._duels[pair] = self._session.duel(duel, pair, self._value)
+        if belief is not None:
+            config = replace(config, confidence=confidence_needed(belief, self._limits.confidence))
+        gate = self._gate_posterior
+        duel = Duel(
+            config,
+            seed=self._request.seed + 1000 * low + high,
+            spreads=None if gate is None else carried(gate),
+        )
+        self._duels[pair] = self._session.duel(duel, pair, self._value)
         return self._duels[pair]
+
+    @property
+    def _gate_posterior(self) -> EffectPosterior | None:
+        """What the ends' duel said of the effect and of the spreads; None before it."""
+        gate = self._duels.get((self._revisions[0], self._revisions[-1]))
+        return None if gate is None else gate.posterior
 
     @property
     def _change(self) -> DuelVerdict:
@@ -242,14 +258,20 @@ class _Bisect:
         culprit = located.culprit
         parent, label = self._revisions[culprit - 1].label, self._revisions[culprit].label
         self._say(f"confirming: does {label} differ from its parent {parent} on {user_metric}?")
-        pair = self._duel(culprit - 1, culprit)
-        if pair.verdict is not self._change:
+        belief = before_confirming(located.posterior, other_metric=metric is not None)
+        pair = self._duel(culprit - 1, culprit, belief=float(belief[culprit]))
+        if pair.verdict is not self._change or pair.posterior is None or self._gate_posterior is None:
             settled = pair.verdict is DuelVerdict.NO_CHANGE
             user = "differ by less than the smallest effect asked for" if settled else "does not settle"
             moved = user_metric if metric is None else metric.function
             return self._unknown(located, f"{moved} moved at {label}, but {user_metric} of {label} and {parent} {user}")
-        sure = float(located.posterior[culprit]) * pair.probability
-        return self._culprit(culprit, located.posterior, sure)
+        sign = 1 if self._direction is Direction.REGRESSION else -1
+        evidence = pair.posterior.log_bayes_factor_towards(sign, expected=self._gate_posterior)
+        posterior = confirm(belief, culprit, evidence)
+        sure = float(posterior[culprit])
+        if sure < self._limits.confidence:
+            return self._unknown(located, f"{label} is the likeliest, but only with probability {sure:.2f}")
+        return self._culprit(culprit, posterior, sure)
 
     def _culprit(self, culprit: int, posterior: Floats, confidence: float) -> _Found:
         return _Found(
