@@ -19,12 +19,12 @@ from perfguard.stats.starts import EffectPosterior, effect_posterior
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_ROUNDS_PER_START = 2
-_MAX_ROUNDS_PER_START = 8
+ROUNDS_PER_START = 2
+MAX_ROUNDS_PER_START = 8
 # Three, so that nothing is decided by what one start or two happened to be like.
-_MIN_STARTS = 3
+MIN_STARTS = 3
 # A change is named with this much less doubt than the confidence allows: it is looked at after every round.
-_CARE = 2.0
+CARE = 2.0
 _END_ATTEMPTS = 2
 
 
@@ -148,7 +148,7 @@ class Duel:
         if failed is not None:
             reason = f"{failed.value} cannot be tested"
         elif posterior is not None:
-            if len(groups) >= _MIN_STARTS and len(groups[-1]) >= min(_ROUNDS_PER_START, self._config.max_rounds):
+            if len(groups) >= MIN_STARTS and len(groups[-1]) >= min(ROUNDS_PER_START, self._config.max_rounds):
                 verdict, probability = _answer(posterior, self._config)
             if verdict is DuelVerdict.UNKNOWN and self._rounds >= self._config.max_rounds:
                 reason = f"{self._rounds} rounds on {len(groups)} pairs of starts did not settle it"
@@ -166,9 +166,9 @@ class Duel:
     def _wants_fresh_starts(self) -> bool:
         """Whether fresh starts with a few rounds narrow the effect more, for their time, than one more round here."""
         sizes = [len(group) for group in self._groups.values()]
-        if sizes[-1] < _ROUNDS_PER_START:
+        if sizes[-1] < ROUNDS_PER_START:
             return False
-        if len(sizes) < _MIN_STARTS or sizes[-1] >= _MAX_ROUNDS_PER_START:
+        if len(sizes) < MIN_STARTS or sizes[-1] >= MAX_ROUNDS_PER_START:
             return True
         posterior = self._result.posterior
         if posterior is None:
@@ -180,7 +180,7 @@ class Duel:
 
         now = precision(sizes)
         here = precision([*sizes[:-1], sizes[-1] + 1]) - now
-        there = (precision([*sizes, _ROUNDS_PER_START]) - now) / (_ROUNDS_PER_START + self._config.start_cost)
+        there = (precision([*sizes, ROUNDS_PER_START]) - now) / (ROUNDS_PER_START + self._config.start_cost)
         return there > here
 
 
@@ -203,6 +203,6 @@ def _answer(posterior: EffectPosterior, config: DuelConfig) -> tuple[DuelVerdict
             continue
         there = posterior.p_towards(sign)
         # More likely than not worth naming.
-        if there >= 1.0 - (1.0 - config.confidence) / _CARE and sign * posterior.quantile(0.5) >= config.min_effect:
+        if there >= 1.0 - (1.0 - config.confidence) / CARE and sign * posterior.quantile(0.5) >= config.min_effect:
             return verdict, there
     return DuelVerdict.UNKNOWN, 0.0

@@ -27,8 +27,8 @@ Complexes = npt.NDArray[np.complex128]
 
 _NOISE_FREEDOM = 4.0
 # The usual spread between a server's starts, and of one measurement: log-normal, median and spread of the logarithm.
-_START_MEDIAN, _START_LOG_SD = 0.012, 0.8
-_NOISE_MEDIAN, _NOISE_LOG_SD = 0.06, 1.2
+START_MEDIAN, _START_LOG_SD = 0.012, 0.8
+NOISE_MEDIAN, _NOISE_LOG_SD = 0.06, 1.2
 _START_GRID = np.geomspace(0.002, 0.256, 8)
 _NOISE_GRID = np.geomspace(0.002, 0.5, 16)
 # How often a start is unlucky, and how far off such a one lies.
@@ -100,8 +100,8 @@ class EffectPosterior:
 
 def usual_spreads() -> Floats:
     """Return the prior of both spreads, shape `(starts, noises)`, before anything was measured; it sums to one."""
-    starts = stats.norm.pdf(np.log(_START_GRID / _START_MEDIAN) / _START_LOG_SD)
-    noises = stats.norm.pdf(np.log(_NOISE_GRID / _NOISE_MEDIAN) / _NOISE_LOG_SD)
+    starts = stats.norm.pdf(np.log(_START_GRID / START_MEDIAN) / _START_LOG_SD)
+    noises = stats.norm.pdf(np.log(_NOISE_GRID / NOISE_MEDIAN) / _NOISE_LOG_SD)
     joint: Floats = np.outer(starts, noises)
     return joint / joint.sum()
 

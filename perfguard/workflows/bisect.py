@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,13 +17,14 @@ from perfguard.model.progress import Progress
 from perfguard.model.result import BisectResult, BisectVerdict, Culprit, Direction, Effect
 from perfguard.model.revision import Revision
 from perfguard.model.trial import Trial
-from perfguard.search import Duel, DuelResult, DuelVerdict, Question, Search, SearchConfig
+from perfguard.search import Duel, DuelConfig, DuelResult, DuelVerdict, Question, Search, SearchConfig
 from perfguard.search.confirmation import before_confirming, confidence_needed, confirm
 from perfguard.stats.starts import EffectPosterior, carried
 from perfguard.workflows.compare import compare_stacks, duel_config, tell_effect, turned, why_unknown
 from perfguard.workflows.judge import Judge, judge_rules, run_info, summarise_revisions
 from perfguard.workflows.metrics import log_worse, user_effects
 from perfguard.workflows.narrowing import Narrowing
+from perfguard.workflows.outlook import Outlook
 from perfguard.workflows.session import Session
 from perfguard.workflows.setup import RunRequest, open_bench, open_range, open_store
 
@@ -118,11 +119,13 @@ class _Bisect:
         self._judge = Judge(session, revisions)
         self._value = log_worse(request.scenario.metric)
         self._limits = request.scenario.limits
+        self._outlook = Outlook(max_trials=self._limits.max_trials, seed=request.seed)
 
     def find(self) -> _Found:
         """Gate the ends, locate the change, confirm it."""
         last = len(self._revisions) - 1
         self._say(f"gate: does {self._revisions[last].label} differ from {self._revisions[0].label}?")
+        self._say(self._outlook.of_bisect(self._duel_config(), [1.0] * (last + 1), self._session.trials))
         gate = self._duel(0, last)
         if gate.verdict is not self._change:
             verdict = BisectVerdict.NO_CHANGE if gate.verdict is DuelVerdict.NO_CHANGE else BisectVerdict.UNKNOWN
@@ -149,9 +152,7 @@ class _Bisect:
         pair = (self._revisions[low], self._revisions[high])
         if pair in self._duels:
             return self._duels[pair]
-        question = Question.WORSE if self._direction is Direction.REGRESSION else Question.BETTER
-        left = self._limits.max_trials - len(self._session.trials)
-        config = duel_config(question, self._limits, trials_left=left)
+        config = self._duel_config()
         if belief is not None:
             config = replace(config, confidence=confidence_needed(belief, self._limits.confidence))
         gate = self._gate_posterior
@@ -162,6 +163,17 @@ class _Bisect:
         )
         self._duels[pair] = self._session.duel(duel, pair, self._value)
         return self._duels[pair]
+
+    def _duel_config(self) -> DuelConfig:
+        question = Question.WORSE if self._direction is Direction.REGRESSION else Question.BETTER
+        left = self._limits.max_trials - len(self._session.trials)
+        return duel_config(question, self._limits, trials_left=left)
+
+    def _tell_rest(self, prior: Sequence[float] | None) -> None:
+        """Tell what the search among revisions of weights `prior` (None: it is over) and the confirmation take."""
+        gate = self._gate_posterior
+        if gate is not None:
+            self._say(self._outlook.of_rest(self._duel_config(), gate, self._session.trials, prior=prior))
 
     @property
     def _gate_posterior(self) -> EffectPosterior | None:
@@ -214,10 +226,12 @@ class _Bisect:
         closure, revisions = self._narrowing.closure, self._narrowing.representatives
         if closure.can_matter < len(self._revisions) - 1:
             self._say(f"{closure.describe()}: the others touch no file that the servers load")
+        prior = self._narrowing.prior(grown)
+        self._tell_rest(prior)
         search = Search(
             len(revisions),
             self._search_config(shared_level=metric is not None),
-            prior=self._narrowing.prior(grown),
+            prior=prior,
             seed=self._request.seed,
         )
         value = self._value
@@ -258,6 +272,7 @@ class _Bisect:
         culprit = located.culprit
         parent, label = self._revisions[culprit - 1].label, self._revisions[culprit].label
         self._say(f"confirming: does {label} differ from its parent {parent} on {user_metric}?")
+        self._tell_rest(None)
         belief = before_confirming(located.posterior, other_metric=metric is not None)
         pair = self._duel(culprit - 1, culprit, belief=float(belief[culprit]))
         if pair.verdict is not self._change or pair.posterior is None or self._gate_posterior is None:
