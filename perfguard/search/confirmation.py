@@ -33,8 +33,7 @@ def before_confirming(located: Floats, *, other_metric: bool) -> Floats:
     `located[k]` is P(k is the first bad) as searched; it sums to one at the most, what is missing being "no change",
     which the ends have ruled out. `other_metric` says that the search ran on another metric than the user's.
     """
-    belief = np.asarray(located, dtype=np.float64)
-    belief = belief / belief.sum()
+    belief: Floats = np.asarray(located, dtype=np.float64) / float(np.sum(located))
     if not other_metric:
         return belief
     even = np.ones(belief.size)

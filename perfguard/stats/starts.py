@@ -102,8 +102,8 @@ def usual_spreads() -> Floats:
     """Return the prior of both spreads, shape `(starts, noises)`, before anything was measured; it sums to one."""
     starts = stats.norm.pdf(np.log(_START_GRID / START_MEDIAN) / _START_LOG_SD)
     noises = stats.norm.pdf(np.log(_NOISE_GRID / NOISE_MEDIAN) / _NOISE_LOG_SD)
-    joint: Floats = np.outer(starts, noises)
-    return joint / joint.sum()
+    joint: Floats = np.outer(starts, noises) / (starts.sum() * noises.sum())
+    return joint
 
 
 def carried(posterior: EffectPosterior) -> Floats:
@@ -181,7 +181,7 @@ def _blurs(reach: float, starts_per_group: int) -> Complexes:
     """Return the spectra, shape `(starts, 1, frequencies)`, of the densities of a group's offset."""
     step = 2.0 * reach / (_CELLS - 1)
     # As a circular convolution wants it: 0, 1, 2 ... cells to the right, and from the end those to the left.
-    apart = step * np.fft.fftfreq(_PADDED, 1.0 / _PADDED)
+    apart: Floats = step * np.fft.fftfreq(_PADDED, 1.0 / _PADDED).astype(np.float64)
     unlucky = 1.0 - (1.0 - _UNLUCKY_FRAC) ** starts_per_group
     kernels = []
     for start_sd in _START_GRID:
