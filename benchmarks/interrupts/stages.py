@@ -11,6 +11,7 @@ they were. Two stages (the history, the environment) are interrupted in an empty
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -150,13 +151,14 @@ def trials_of(run_dir: Path) -> list[tuple[int, str, str]]:
 
 
 def came(sign: str, log: Path) -> bool:
-    """Whether a stage has begun."""
+    """Whether a stage has begun; servers know the run's folder from their environment."""
     if sign != SERVER:
         return sign in log.read_text()
-    return any(
-        SERVER in " ".join(process.info["cmdline"] or []) and str(log.parent) in " ".join(process.info["cmdline"])
-        for process in psutil.process_iter(["cmdline"])
-    )
+    for process in psutil.process_iter(["cmdline"]):
+        if SERVER in " ".join(process.info["cmdline"] or []):
+            with contextlib.suppress(psutil.Error):
+                return any(str(log.parent) in value for value in process.environ().values())
+    return False
 
 
 def interrupt(command: list[str], environment: dict[str, str], log: Path, stage: Stage, number: signal.Signals) -> str:
