@@ -13,18 +13,16 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from perfguard.search.config import Floats, Outcome
+from perfguard.search.config import Outcome
 from perfguard.stats.starts import EffectPosterior, effect_posterior
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-ROUNDS_PER_START = 2
+ROUNDS_PER_START = 3
 MAX_ROUNDS_PER_START = 8
-# Three, so that nothing is decided by what one start or two happened to be like.
-MIN_STARTS = 3
-# A change is named with this much less doubt than the confidence allows: it is looked at after every round.
-CARE = 2.0
+# Two, so that nothing is decided by what one start happened to be like.
+MIN_STARTS = 2
 _END_ATTEMPTS = 2
 
 
@@ -58,14 +56,14 @@ class DuelConfig:
 
     `confidence` is the posterior probability that an answer needs, `min_effect` the smallest difference worth naming
     (natural log of a ratio), `max_rounds` the most rounds. `start_cost` is what fresh starts of both sides cost, in
-    rounds: 31 s of starting beside 20 s of measuring, on two cores.
+    rounds.
     """
 
     question: Question
     confidence: float
     min_effect: float
-    max_rounds: int = 36
-    start_cost: float = 1.5
+    max_rounds: int = 24
+    start_cost: float = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,14 +89,9 @@ class DuelResult:
 class Duel:
     """One comparison in progress."""
 
-    def __init__(self, config: DuelConfig, *, seed: int = 0, spreads: Floats | None = None) -> None:
-        """Begin without values; `seed` decides the order inside the rounds.
-
-        `spreads` is what an earlier duel on the same machine says of the noise and of the spread between starts
-        (`perfguard.stats.starts.carried`).
-        """
+    def __init__(self, config: DuelConfig, *, seed: int = 0) -> None:
+        """Begin without knowledge; `seed` decides the order inside the rounds."""
         self._config = config
-        self._spreads = spreads
         self._random = random.Random(seed)  # noqa: S311 - order of trials, not a secret
         self._values: dict[Side, tuple[int, float]] = {}
         self._groups: dict[tuple[int, int], list[float]] = {}
@@ -142,7 +135,7 @@ class Duel:
 
     def _judge(self) -> DuelResult:
         groups = list(self._groups.values())
-        posterior = effect_posterior(groups, spreads=self._spreads) if groups else None
+        posterior = effect_posterior(groups) if groups else None
         verdict, reason, probability = DuelVerdict.UNKNOWN, "", 0.0
         failed = next((side for side, count in self._failures.items() if count >= _END_ATTEMPTS), None)
         if failed is not None:
@@ -187,11 +180,10 @@ class Duel:
 def _answer(posterior: EffectPosterior, config: DuelConfig) -> tuple[DuelVerdict, float]:
     """Return the verdict that the posterior supports, and its probability.
 
-    A change is named when it is there with more than the asked confidence, and more likely than not worth naming.
+    A change is named when it is there with the asked confidence, and more likely than not worth naming.
     """
     low = -math.inf if config.question is Question.WORSE else -config.min_effect
     high = math.inf if config.question is Question.BETTER else config.min_effect
-    # Supposing that there is an effect: that it may be none at all must not make it look small.
     no_change = posterior.p_between(low, high)
     if no_change >= config.confidence:
         return DuelVerdict.NO_CHANGE, no_change
@@ -203,6 +195,6 @@ def _answer(posterior: EffectPosterior, config: DuelConfig) -> tuple[DuelVerdict
             continue
         there = posterior.p_towards(sign)
         # More likely than not worth naming.
-        if there >= 1.0 - (1.0 - config.confidence) / CARE and sign * posterior.quantile(0.5) >= config.min_effect:
+        if there >= config.confidence and sign * posterior.quantile(0.5) >= config.min_effect:
             return verdict, there
     return DuelVerdict.UNKNOWN, 0.0

@@ -20,7 +20,7 @@ from perfguard.model.revision import Revision
 from perfguard.model.trial import Trial
 from perfguard.search import Duel, DuelConfig, DuelResult, DuelVerdict, Question, Search, SearchConfig
 from perfguard.search.confirmation import before_confirming, confidence_needed, confirm
-from perfguard.stats.starts import EffectPosterior, carried
+from perfguard.stats.starts import EffectPosterior
 from perfguard.workflows.compare import compare_stacks, duel_config, tell_effect, turned, why_unknown
 from perfguard.workflows.fix import with_fix
 from perfguard.workflows.judge import Judge, judge_rules, run_info, summarise_revisions
@@ -165,12 +165,7 @@ class _Bisect:
         config = self._duel_config()
         if belief is not None:
             config = replace(config, confidence=confidence_needed(belief, self._limits.confidence))
-        gate = self._gate_posterior
-        duel = Duel(
-            config,
-            seed=self._request.seed + 1000 * low + high,
-            spreads=None if gate is None else carried(gate),
-        )
+        duel = Duel(config, seed=self._request.seed + 1000 * low + high)
         self._duels[pair] = self._session.duel(duel, pair, self._value)
         return self._duels[pair]
 

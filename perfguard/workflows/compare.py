@@ -21,8 +21,8 @@ from perfguard.workflows.outlook import Outlook
 from perfguard.workflows.session import Session
 from perfguard.workflows.setup import RunRequest, open_bench, open_named, open_store
 
-# What 36 rounds on several starts do not settle is too close to the smallest effect asked for.
-MAX_ROUNDS = 36
+# What 24 rounds on several starts do not settle is too close to the smallest effect asked for.
+MAX_ROUNDS = 24
 
 
 def compare(request: RunRequest, baseline_ref: str, candidate_ref: str, progress: Progress) -> CompareResult:

@@ -8,7 +8,6 @@ import pytest
 from perfguard.search import Duel, DuelVerdict, Question, Search, SearchConfig
 from perfguard.search.confirmation import METRICS_AGREE, before_confirming, confidence_needed, confirm, doubt_allowed
 from perfguard.search.duel_worlds import DuelSimulation, DuelWorld
-from perfguard.stats.starts import carried
 
 
 def test_odds_are_multiplied_by_the_bayes_factor():
@@ -74,7 +73,7 @@ def place_and_confirm(seed, *, revisions=24, agree=METRICS_AGREE):
     pair = DuelWorld(effect_frac=0.18 if located.culprit == culprit else 0.0, start_sd=0.015, noise_frac=0.06)
     needed = confidence_needed(float(belief[located.culprit]), 0.95)
     config = type(world.config())(question=Question.WORSE, confidence=needed, min_effect=math.log1p(0.05))
-    fought = DuelSimulation(pair, 10_000 + seed).fight(Duel(config, seed=seed, spreads=carried(gate.posterior))).result
+    fought = DuelSimulation(pair, 10_000 + seed).fight(Duel(config, seed=seed)).result
     if fought.verdict is not DuelVerdict.WORSE:
         return None
     factor = fought.posterior.log_bayes_factor_towards(1, expected=gate.posterior)

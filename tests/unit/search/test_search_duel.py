@@ -9,7 +9,6 @@ import pytest
 from perfguard.search import Duel, DuelConfig, DuelVerdict, Outcome, Question, Side
 from perfguard.search.duel_worlds import Disturbance, DuelAnswer, DuelSimulation, DuelWorld, judge_duel
 from perfguard.search.worlds import Drift
-from perfguard.stats.starts import carried
 
 
 def fight(effect, *, question=Question.WORSE, start_sd=0.01, noise=0.04, drift=0.01, seed=0, broken=None, rounds=24):
@@ -51,11 +50,11 @@ def test_verdicts_are_right_or_open(effect, question, right):
     assert verdicts[right] >= 10
 
 
-def test_nothing_is_decided_on_one_start_or_two_and_servers_are_used_more_than_once():
+def test_nothing_is_decided_on_one_start_and_servers_are_used_more_than_once():
     result, asked = fight(0.4, noise=0.005, start_sd=0.005)
     assert result.verdict is DuelVerdict.WORSE
-    assert (result.starts, result.rounds) == (3, 6)
-    assert [round_.fresh for round_ in asked] == [True, False] * 3
+    assert (result.starts, result.rounds) == (2, 6)
+    assert [round_.fresh for round_ in asked] == [True, False, False, True, False, False]
     assert result.probability > 0.95
 
 
@@ -95,32 +94,6 @@ def test_a_spent_budget_is_unknown(rounds):
 def test_both_orders_occur():
     _, asked = fight(0.05, seed=3)
     assert len({round_.order for round_ in asked}) == 2
-
-
-def test_one_unlucky_start_does_not_decide():
-    duel = Duel(DuelConfig(question=Question.WORSE, confidence=0.95, min_effect=0.05))
-    start, values = 0, {0: 0.0, 1: 0.13, 2: 0.01, 3: 0.0, 4: -0.01}
-    while (round_ := duel.next_round()) is not None:
-        start += 2 * round_.fresh
-        for side in round_.order:
-            value = values.get(start // 2 - 1, 0.0) if side is Side.CANDIDATE else 0.0
-            duel.record(side, start + (side is Side.CANDIDATE), value + 0.01 * math.sin(17.0 * duel.result().rounds))
-    assert duel.result().verdict is DuelVerdict.NO_CHANGE
-    assert duel.result().starts <= 5
-
-
-def test_what_an_earlier_duel_saw_of_the_noise_saves_rounds():
-    earlier = [fight(0.17, noise=0.01, start_sd=0.004, drift=0.0, seed=seed)[0].posterior for seed in range(10)]
-    config = DuelConfig(question=Question.WORSE, confidence=0.95, min_effect=0.05)
-    world = DuelWorld(effect_frac=0.05, start_sd=0.004, noise_frac=0.02)
-    rounds = [
-        [
-            DuelSimulation(world, seed).fight(Duel(config, seed=seed, spreads=spreads)).result.rounds
-            for seed, spreads in enumerate(some)
-        ]
-        for some in ([carried(posterior) for posterior in earlier], [None] * 10)
-    ]
-    assert sum(rounds[0]) < sum(rounds[1])
 
 
 @pytest.mark.parametrize(
