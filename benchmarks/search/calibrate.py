@@ -114,8 +114,8 @@ def corner_worlds() -> Iterator[World]:
             yield World(effect_frac=effect, prior=prior)
 
 
-def run(raw: Path, workers: int, budget_s: float, only: str | None) -> None:
-    """Run the chunks that RAW lacks, until the budget is spent."""
+def run(raw: Path, workers: int, budget_s: float, only: str | None, first_seed: int) -> None:
+    """Run the chunks that RAW lacks, of seeds from `first_seed` on, until the budget is spent."""
     raw.mkdir(parents=True, exist_ok=True)
     path = raw / "chunks.jsonl"
     done = {
@@ -124,7 +124,7 @@ def run(raw: Path, workers: int, budget_s: float, only: str | None) -> None:
     todo = [
         (world, method, seed)
         for world, method, searches in cells()
-        for seed in range(0, searches, CHUNK)
+        for seed in range(first_seed, first_seed + searches, CHUNK)
         if (only is None or only in method) and (_key(dataclasses.asdict(world)), method, seed) not in done
     ]
     until = time.monotonic() + budget_s
@@ -188,8 +188,10 @@ def _tally(chunks: list[dict[str, object]]) -> Tally:
 
 
 def table(raw: Path) -> None:
-    """Write `calibration.csv` and `calibration.md` beside this script."""
-    rows = [tally_row(tally) for tally in tallies(raw)]
+    """Write `calibration.csv` and `calibration.md` beside this script; cells that RAW lacks stay as they are there."""
+    cells_told = {_cell(row): row for row in _rows_before()}
+    cells_told |= {_cell(row): row for row in (tally_row(tally) for tally in tallies(raw))}
+    rows = list(cells_told.values())
     with (HERE / "calibration.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
@@ -197,6 +199,25 @@ def table(raw: Path) -> None:
     sections = "\n".join(_section(title, [line for line in rows if wanted(line)]) for title, wanted in SECTIONS)
     (HERE / "calibration.md").write_text(INTRODUCTION + sections, encoding="utf-8")
     print(f"{len(rows)} cells, {sum(int(line['searches']) for line in rows)} searches")
+
+
+def _cell(row: dict[str, object]) -> tuple[object, ...]:
+    return (row["method"], *(row[field.name] for field in dataclasses.fields(World)))
+
+
+def _rows_before() -> list[dict[str, object]]:
+    """Read the rows of `calibration.csv`, with the types that `tally_row` gives them."""
+    path = HERE / "calibration.csv"
+    if not path.exists():
+        return []
+
+    def typed(name: str, text: str) -> object:
+        if name in TEXTS:
+            return text
+        return None if not text else float(text) if name in FRACTIONS else int(text)
+
+    with path.open(encoding="utf-8", newline="") as file:
+        return [{name: typed(name, text) for name, text in row.items()} for row in csv.DictReader(file)]
 
 
 def _is_main(line: dict[str, object]) -> bool:
@@ -209,6 +230,15 @@ def _is_main(line: dict[str, object]) -> bool:
     )
 
 
+TEXTS = ("method", "noise", "drift", "prior")
+FRACTIONS = (
+    "effect_frac",
+    "noise_frac",
+    "untestable_frac",
+    "mean_trials",
+    "limit_trials",
+    "mean_over_limit",
+)
 SECTIONS = (
     ("N = 128, noise 3% (Student's t4): perfguard", lambda line: _is_main(line) and line["method"] == OURS),
     ("The same worlds: the others", lambda line: _is_main(line) and line["method"] != OURS),
@@ -277,13 +307,14 @@ def main() -> None:
     runner = verbs.add_parser("run", help="run chunks that are missing")
     runner.add_argument("--workers", type=int, default=1)
     runner.add_argument("--budget-s", type=float, default=150.0, help="start no chunk after this many seconds")
+    runner.add_argument("--first-seed", type=int, default=0)
     runner.add_argument("--method", help="only methods whose name holds this")
     writer = verbs.add_parser("table", help="write calibration.md and calibration.csv")
     for verb in (runner, writer):
         verb.add_argument("--raw", type=Path, required=True, help="folder of the chunks")
     arguments = parser.parse_args()
     if arguments.verb == "run":
-        run(arguments.raw, arguments.workers, arguments.budget_s, arguments.method)
+        run(arguments.raw, arguments.workers, arguments.budget_s, arguments.method, arguments.first_seed)
     else:
         table(arguments.raw)
 

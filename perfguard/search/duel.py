@@ -19,10 +19,10 @@ from perfguard.stats.starts import EffectPosterior, effect_posterior
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_ROUNDS_PER_START = 3
-_MAX_ROUNDS_PER_START = 8
+ROUNDS_PER_START = 3
+MAX_ROUNDS_PER_START = 8
 # Two, so that nothing is decided by what one start happened to be like.
-_MIN_STARTS = 2
+MIN_STARTS = 2
 _END_ATTEMPTS = 2
 
 
@@ -141,7 +141,7 @@ class Duel:
         if failed is not None:
             reason = f"{failed.value} cannot be tested"
         elif posterior is not None:
-            if len(groups) >= _MIN_STARTS and len(groups[-1]) >= min(_ROUNDS_PER_START, self._config.max_rounds):
+            if len(groups) >= MIN_STARTS and len(groups[-1]) >= min(ROUNDS_PER_START, self._config.max_rounds):
                 verdict, probability = _answer(posterior, self._config)
             if verdict is DuelVerdict.UNKNOWN and self._rounds >= self._config.max_rounds:
                 reason = f"{self._rounds} rounds on {len(groups)} pairs of starts did not settle it"
@@ -159,9 +159,9 @@ class Duel:
     def _wants_fresh_starts(self) -> bool:
         """Whether fresh starts with a few rounds narrow the effect more, for their time, than one more round here."""
         sizes = [len(group) for group in self._groups.values()]
-        if sizes[-1] < _ROUNDS_PER_START:
+        if sizes[-1] < ROUNDS_PER_START:
             return False
-        if len(sizes) < _MIN_STARTS or sizes[-1] >= _MAX_ROUNDS_PER_START:
+        if len(sizes) < MIN_STARTS or sizes[-1] >= MAX_ROUNDS_PER_START:
             return True
         posterior = self._result.posterior
         if posterior is None:
@@ -173,7 +173,7 @@ class Duel:
 
         now = precision(sizes)
         here = precision([*sizes[:-1], sizes[-1] + 1]) - now
-        there = (precision([*sizes, _ROUNDS_PER_START]) - now) / (_ROUNDS_PER_START + self._config.start_cost)
+        there = (precision([*sizes, ROUNDS_PER_START]) - now) / (ROUNDS_PER_START + self._config.start_cost)
         return there > here
 
 

@@ -15,12 +15,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special, stats
+from scipy import fft, special, stats
 
 Floats = npt.NDArray[np.float64]
+Complexes = npt.NDArray[np.complex128]
 
 # Degrees of freedom of the noise of one measurement, and of the half-t prior of the spread between starts.
 _NOISE_FREEDOM = 4.0
@@ -32,18 +34,25 @@ _NOISE_GRID = np.geomspace(0.002, 0.5, 16)
 # An effect worth looking for is seldom above 20%; larger ones are found as easily.
 EFFECT_SCALE = 0.2
 _CELLS = 257
+# The effects lie in [-reach, reach]; room beside them, so that a circular convolution does not come round.
+_REACH = 0.3
+_PADDED = 640
+# What a Fourier transform leaves below this share of the peak is rounding error.
+_SMALLEST_SHARE = 1e-14
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EffectPosterior:
     """The posterior of an effect (natural log of a ratio) on a grid.
 
-    `effects` and `density` have shape `(cells,)`; `density` sums to one and supposes that there is an effect, of prior
-    N(0, `EFFECT_SCALE`). `log_bayes_factor` weighs that against "none at all". `start_sd` and `noise_sd` are the
-    posterior means of the spread between starts and of a single value.
+    `effects`, `prior` and `density` have shape `(cells,)`; the latter two sum to one and suppose that there
+    is an effect.
+    `log_bayes_factor` weighs that against "none at all". `start_sd` and `noise_sd` are the posterior means of the
+    spread between starts and of a single value.
     """
 
     effects: Floats
+    prior: Floats
     density: Floats
     log_bayes_factor: float
     start_sd: float
@@ -74,6 +83,19 @@ class EffectPosterior:
         """Return the central interval that holds the effect with probability `confidence`, supposing there is one."""
         return self.quantile(0.5 - confidence / 2.0), self.quantile(0.5 + confidence / 2.0)
 
+    def log_bayes_factor_towards(self, sign: int, expected: EffectPosterior) -> float:
+        """Return the log of how much likelier the values are with an effect of that sign than with none.
+
+        Half of the effect's prior is what another comparison `expected`, half is the wide one.
+        """
+        towards = sign * self.effects > 0.0
+        wide = np.where(towards, self.prior, 0.0)
+        narrow = np.where(towards, np.interp(self.effects, expected.effects, expected.density, 0.0, 0.0), 0.0)
+        prior = 0.5 * wide / wide.sum()
+        # Where the other comparison saw nothing on this side, the wide prior is all there is.
+        prior = prior + 0.5 * narrow / narrow.sum() if narrow.sum() > 0.0 else 2.0 * prior
+        return self.log_bayes_factor + math.log(max(float((self.density / self.prior) @ prior), 1e-300))
+
 
 def effect_posterior(
     groups: Sequence[Sequence[float]],
@@ -89,48 +111,59 @@ def effect_posterior(
     Raises:
         ValueError: no value at all, or one that is not finite.
     """
-    filled = [np.asarray(group, dtype=float) for group in groups if len(group)]
+    filled = [tuple(float(value) for value in group) for group in groups if len(group)]
     if not filled or not all(np.isfinite(group).all() for group in filled):
         raise ValueError("an effect needs finite values, and one at least")
-    everything = np.concatenate([*filled, np.array([centre])])
-    reach = max(0.3, 1.5 * float(np.ptp(everything)))
-    middle = (everything.min() + everything.max()) / 2.0
-    effects = np.linspace(middle - reach, middle + reach, _CELLS)
-    # Shape (starts, noises): the two spreads' joint prior; the noise is flat in its logarithm.
-    log_prior = stats.t.logpdf(_START_GRID / START_SCALE, _START_FREEDOM) + np.log(_START_GRID)
-    log_weight = np.repeat(log_prior[:, np.newaxis], _NOISE_GRID.size, axis=1)
+    # The effect lies among the groups' middles; single outliers may lie beyond the grid.
+    farthest = max(abs(float(np.median(group)) - centre) for group in filled)
+    reach = _REACH * 2.0 ** max(0, math.ceil(math.log2(max(2.0 * farthest, 1e-9) / _REACH)))
+    effects = np.linspace(-reach, reach, _CELLS)
     # Shape (starts, noises, cells): the likelihood of every effect.
     log_likelihood = np.zeros((_START_GRID.size, _NOISE_GRID.size, _CELLS))
-    blurs = [_blur(effects, sd * math.sqrt(starts_per_group)) for sd in _START_GRID]
     for group in filled:
-        # Shape (noises, cells): the group's own mean, before the spread between starts blurs it.
-        own = sum(
-            stats.t.logpdf((value - effects[np.newaxis, :]) / _NOISE_GRID[:, np.newaxis], _NOISE_FREEDOM)
-            - np.log(_NOISE_GRID)[:, np.newaxis]
-            for value in group
-        )
-        peak = own.max()
-        scaled = np.exp(own - peak)
-        for index, blur in enumerate(blurs):
-            log_likelihood[index] += np.log(np.maximum(scaled @ blur, 1e-300)) + peak
-    joint = log_likelihood + log_weight[:, :, np.newaxis]
-    prior = stats.norm.pdf(effects, centre, effect_scale)
-    log_prior_of_effects = np.log(np.maximum(prior / prior.sum(), 1e-300))
-    log_posterior = special.logsumexp(joint, axis=(0, 1)) + log_prior_of_effects
-    log_evidence = float(special.logsumexp(log_posterior))
-    nearest = int(np.abs(effects - centre).argmin())
-    spread_weights = np.exp(special.logsumexp(joint + log_prior_of_effects, axis=2) - log_evidence)
+        log_likelihood += _group_likelihood(tuple(value - centre for value in group), reach, starts_per_group)
+    # The two spreads' joint prior; the noise is flat in its logarithm.
+    log_spreads = stats.t.logpdf(_START_GRID / START_SCALE, _START_FREEDOM) + np.log(_START_GRID)
+    joint = log_likelihood + log_spreads[:, np.newaxis, np.newaxis]
+    prior = np.maximum(stats.norm.pdf(effects, 0.0, effect_scale), 1e-300)
+    prior /= prior.sum()
+    peak = float(joint.max())
+    mass = np.exp(joint - peak)
+    posterior = mass.sum(axis=(0, 1)) * prior
+    evidence = float(posterior.sum())
+    spread_weights = mass @ prior / evidence
     return EffectPosterior(
-        effects=effects,
-        density=np.exp(log_posterior - log_evidence),
-        log_bayes_factor=log_evidence - float(special.logsumexp(joint[:, :, nearest])),
+        effects=effects + centre,
+        prior=prior,
+        density=posterior / evidence,
+        log_bayes_factor=math.log(evidence) - math.log(max(float(mass[:, :, _CELLS // 2].sum()), 1e-300)),
         start_sd=float(spread_weights.sum(axis=1) @ _START_GRID),
         noise_sd=float(spread_weights.sum(axis=0) @ _NOISE_GRID),
     )
 
 
-def _blur(effects: Floats, sd: float) -> Floats:
-    """Return the matrix, shape `(cells, cells)`, that spreads each cell over its neighbours: a normal of `sd`."""
-    kernel = np.exp(-0.5 * ((effects[:, np.newaxis] - effects[np.newaxis, :]) / sd) ** 2)
-    spread: Floats = kernel / kernel.sum(axis=0, keepdims=True)
-    return spread
+# A comparison is judged after every round, and all its groups but the last are what they were.
+@lru_cache(maxsize=64)
+def _group_likelihood(group: tuple[float, ...], reach: float, starts_per_group: int) -> Floats:
+    """Return the log likelihood of every effect, shape `(starts, noises, cells)`, from one group's values."""
+    effects = np.linspace(-reach, reach, _CELLS)
+    # Shape (values, noises, cells): what the group says of its own mean, before the spread between starts blurs it.
+    errors = (np.asarray(group)[:, np.newaxis, np.newaxis] - effects) / _NOISE_GRID[:, np.newaxis]
+    log_density = -0.5 * (_NOISE_FREEDOM + 1.0) * np.log1p(errors * errors / _NOISE_FREEDOM)
+    own = log_density.sum(axis=0) - len(group) * np.log(_NOISE_GRID)[:, np.newaxis]
+    peak = own.max(axis=-1, keepdims=True)
+    spectrum = fft.rfft(np.exp(own - peak), _PADDED, axis=-1)
+    blurred = fft.irfft(spectrum * _blurs(reach, starts_per_group), _PADDED, axis=-1)[..., :_CELLS]
+    likelihood: Floats = np.log(np.maximum(blurred, _SMALLEST_SHARE)) + peak
+    return likelihood
+
+
+@lru_cache(maxsize=8)
+def _blurs(reach: float, starts_per_group: int) -> Complexes:
+    """Return the spectra, shape `(starts, 1, frequencies)`, of the densities of a group's offset."""
+    step = 2.0 * reach / (_CELLS - 1)
+    # As a circular convolution wants it: 0, 1, 2 ... cells to the right, and from the end those to the left.
+    apart: Floats = step * np.fft.fftfreq(_PADDED, 1.0 / _PADDED).astype(np.float64)
+    kernels = np.exp(-0.5 * apart * apart / (starts_per_group * _START_GRID[:, np.newaxis] ** 2))
+    spectra: Complexes = fft.rfft(kernels / kernels.sum(axis=-1, keepdims=True), axis=-1)[:, np.newaxis, :]
+    return spectra

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +18,15 @@ from perfguard.model.progress import Progress
 from perfguard.model.result import BisectResult, BisectVerdict, Culprit, Direction, Effect
 from perfguard.model.revision import Revision
 from perfguard.model.trial import Trial
-from perfguard.search import Duel, DuelResult, DuelVerdict, Question, Search, SearchConfig
+from perfguard.search import Duel, DuelConfig, DuelResult, DuelVerdict, Question, Search, SearchConfig
+from perfguard.search.confirmation import before_confirming, confidence_needed, confirm
+from perfguard.stats.starts import EffectPosterior
 from perfguard.workflows.compare import compare_stacks, duel_config, tell_effect, turned, why_unknown
 from perfguard.workflows.fix import ROUNDS, with_fix
 from perfguard.workflows.judge import Judge, judge_rules, run_info, summarise_revisions
 from perfguard.workflows.metrics import log_worse, user_effects
 from perfguard.workflows.narrowing import Narrowing
+from perfguard.workflows.outlook import Outlook
 from perfguard.workflows.session import Session
 from perfguard.workflows.setup import RunRequest, open_bench, open_range, open_store
 
@@ -136,11 +139,13 @@ class _Bisect:
         self._judge = Judge(session, revisions)
         self._value = log_worse(request.scenario.metric)
         self._limits = request.scenario.limits
+        self._outlook = Outlook(max_trials=self._limits.max_trials, seed=request.seed)
 
     def find(self) -> _Found:
         """Gate the ends, locate the change, confirm it."""
         last = len(self._revisions) - 1
         self._say(f"gate: does {self._revisions[last].label} differ from {self._revisions[0].label}?")
+        self._say(self._outlook.of_bisect(self._duel_config(), [1.0] * (last + 1), self._session.trials))
         gate = self._duel(0, last)
         if gate.verdict is not self._change:
             verdict = BisectVerdict.NO_CHANGE if gate.verdict is DuelVerdict.NO_CHANGE else BisectVerdict.UNKNOWN
@@ -157,16 +162,34 @@ class _Bisect:
             return self._culprit(1, np.array([0.0, 1.0]), gate.probability)
         return self._locate_and_confirm()
 
-    def _duel(self, low: int, high: int) -> DuelResult:
-        """Compare two revisions on the user metric."""
+    def _duel(self, low: int, high: int, belief: float | None = None) -> DuelResult:
+        """Compare two revisions on the user metric; `belief` is how likely `high` is the culprit, where it may be."""
+        pair = (self._revisions[low], self._revisions[high])
+        if pair in self._duels:
+            return self._duels[pair]
+        config = self._duel_config()
+        if belief is not None:
+            config = replace(config, confidence=confidence_needed(belief, self._limits.confidence))
+        duel = Duel(config, seed=self._request.seed + 1000 * low + high)
+        self._duels[pair] = self._session.duel(duel, pair, self._value)
+        return self._duels[pair]
+
+    def _duel_config(self) -> DuelConfig:
         question = Question.WORSE if self._direction is Direction.REGRESSION else Question.BETTER
         left = self._limits.max_trials - len(self._session.trials)
-        config = duel_config(question, self._limits, trials_left=left)
-        duel = Duel(config, seed=self._request.seed + 1000 * low + high)
-        pair = (self._revisions[low], self._revisions[high])
-        if pair not in self._duels:
-            self._duels[pair] = self._session.duel(duel, pair, self._value)
-        return self._duels[pair]
+        return duel_config(question, self._limits, trials_left=left)
+
+    def _tell_rest(self, prior: Sequence[float] | None) -> None:
+        """Tell what the search among revisions of weights `prior` (None: it is over) and the confirmation take."""
+        gate = self._gate_posterior
+        if gate is not None:
+            self._say(self._outlook.of_rest(self._duel_config(), gate, self._session.trials, prior=prior))
+
+    @property
+    def _gate_posterior(self) -> EffectPosterior | None:
+        """What the ends' duel said of the effect and of the spreads; None before it."""
+        gate = self._duels.get((self._revisions[0], self._revisions[-1]))
+        return None if gate is None else gate.posterior
 
     @property
     def _change(self) -> DuelVerdict:
@@ -240,10 +263,12 @@ class _Bisect:
         closure, revisions = self._narrowing.closure, self._narrowing.representatives
         if closure.can_matter < len(self._revisions) - 1:
             self._say(f"{closure.describe()}: the others touch no file that the servers load")
+        prior = self._narrowing.prior(grown)
+        self._tell_rest(prior)
         search = Search(
             len(revisions),
             self._search_config(shared_level=metric is not None),
-            prior=self._narrowing.prior(grown),
+            prior=prior,
             seed=self._request.seed,
         )
         value = self._value
@@ -284,14 +309,21 @@ class _Bisect:
         culprit = located.culprit
         parent, label = self._revisions[culprit - 1].label, self._revisions[culprit].label
         self._say(f"confirming: does {label} differ from its parent {parent} on {user_metric}?")
-        pair = self._duel(culprit - 1, culprit)
-        if pair.verdict is not self._change:
+        self._tell_rest(None)
+        belief = before_confirming(located.posterior, other_metric=metric is not None)
+        pair = self._duel(culprit - 1, culprit, belief=float(belief[culprit]))
+        if pair.verdict is not self._change or pair.posterior is None or self._gate_posterior is None:
             settled = pair.verdict is DuelVerdict.NO_CHANGE
             user = "differ by less than the smallest effect asked for" if settled else "does not settle"
             moved = user_metric if metric is None else metric.function
             return self._unknown(located, f"{moved} moved at {label}, but {user_metric} of {label} and {parent} {user}")
-        sure = float(located.posterior[culprit]) * pair.probability
-        return self._culprit(culprit, located.posterior, sure)
+        sign = 1 if self._direction is Direction.REGRESSION else -1
+        evidence = pair.posterior.log_bayes_factor_towards(sign, expected=self._gate_posterior)
+        posterior = confirm(belief, culprit, evidence)
+        sure = float(posterior[culprit])
+        if sure < self._limits.confidence:
+            return self._unknown(located, f"{label} is the likeliest, but only with probability {sure:.2f}")
+        return self._culprit(culprit, posterior, sure)
 
     def _culprit(self, culprit: int, posterior: Floats, confidence: float) -> _Found:
         return _Found(

@@ -17,6 +17,7 @@ from perfguard.model.trial import Trial, Untestable
 from perfguard.search import Duel, DuelConfig, DuelResult, DuelVerdict, Question
 from perfguard.workflows.judge import Judge, judge_rules, percent, run_info, summarise_revisions
 from perfguard.workflows.metrics import log_worse, user_effects
+from perfguard.workflows.outlook import Outlook
 from perfguard.workflows.session import Session
 from perfguard.workflows.setup import RunRequest, open_bench, open_named, open_store
 
@@ -46,7 +47,14 @@ def _measure(session: Session, baseline: Revision, candidate: Revision, seed: in
     """Fight the duel of both revisions."""
     scenario = session.bench.scenario
     config = duel_config(Question.DIFFERENT, scenario.limits, trials_left=scenario.limits.max_trials)
-    result = session.duel(Duel(config, seed=seed), (baseline, candidate), log_worse(scenario.metric))
+    outlook = Outlook(max_trials=scenario.limits.max_trials, seed=seed)
+    session.bench.progress.say(outlook.of_duel(config, session.trials))
+    result = session.duel(
+        Duel(config, seed=seed),
+        (baseline, candidate),
+        log_worse(scenario.metric),
+        lambda begun: outlook.of_duel(config, session.trials, begun),
+    )
     verdicts = {
         DuelVerdict.WORSE: CompareVerdict.SLOWER,
         DuelVerdict.BETTER: CompareVerdict.FASTER,

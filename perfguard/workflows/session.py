@@ -105,10 +105,21 @@ class Session:
         self._trials.append(trial)
         return trial
 
-    def duel(self, duel: Duel, pair: tuple[Revision, Revision], value: Callable[[Trial], float]) -> DuelResult:
-        """Fight a duel of baseline and candidate to its end; `value` is the log of a metric where larger is worse."""
+    def duel(
+        self,
+        duel: Duel,
+        pair: tuple[Revision, Revision],
+        value: Callable[[Trial], float],
+        outlook: Callable[[DuelResult], str] | None = None,
+    ) -> DuelResult:
+        """Fight a duel of baseline and candidate to its end; `value` is the log of a metric where larger is worse.
+
+        `outlook` renders what is still expected of the run; it is told whenever new servers are started.
+        """
         revisions = dict(zip((Side.BASELINE, Side.CANDIDATE), pair, strict=True))
         while (round_ := duel.next_round()) is not None:
+            if outlook is not None and round_.fresh and duel.result().rounds:
+                self.bench.progress.say(outlook(duel.result()))
             self.begin_block(pair, fresh=round_.fresh)
             for side in round_.order:
                 trial = self.trial(revisions[side])

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from perfguard.search import Duel, DuelConfig, DuelVerdict, Outcome, Question, Side
+from perfguard.search.duel_worlds import Disturbance, DuelAnswer, DuelSimulation, DuelWorld, judge_duel
+from perfguard.search.worlds import Drift
 
 
 def fight(effect, *, question=Question.WORSE, start_sd=0.01, noise=0.04, drift=0.01, seed=0, broken=None, rounds=24):
@@ -92,3 +94,31 @@ def test_a_spent_budget_is_unknown(rounds):
 def test_both_orders_occur():
     _, asked = fight(0.05, seed=3)
     assert len({round_.order for round_ in asked}) == 2
+
+
+@pytest.mark.parametrize(
+    ("effect", "verdict", "answer"),
+    [
+        (0.0, DuelVerdict.NO_CHANGE, DuelAnswer.CORRECT),
+        (0.0, DuelVerdict.WORSE, DuelAnswer.WRONG),
+        (0.02, DuelVerdict.WORSE, DuelAnswer.SMALL),
+        (0.05, DuelVerdict.NO_CHANGE, DuelAnswer.MISSED),
+        (0.10, DuelVerdict.BETTER, DuelAnswer.WRONG),
+        (0.10, DuelVerdict.WORSE, DuelAnswer.CORRECT),
+        (0.10, DuelVerdict.UNKNOWN, DuelAnswer.UNKNOWN),
+    ],
+)
+def test_answers_are_held_against_the_truth(effect, verdict, answer):
+    assert judge_duel(DuelWorld(effect_frac=effect), verdict) is answer
+
+
+@pytest.mark.parametrize("disturbance", list(Disturbance))
+def test_in_every_kind_of_world_a_large_effect_is_named_and_none_is_made_up(disturbance):
+    for drift in (Drift.NONE, Drift.WALK, Drift.STEP):
+        worlds = [DuelWorld(effect_frac=effect, disturbance=disturbance, drift=drift) for effect in (0.0, 0.2)]
+        none, large = (
+            Counter(DuelSimulation(world, seed).fight(Duel(world.config(), seed=seed)).answer for seed in range(8))
+            for world in worlds
+        )
+        assert large[DuelAnswer.CORRECT] >= 6
+        assert none[DuelAnswer.WRONG] <= 1

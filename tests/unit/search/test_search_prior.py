@@ -5,7 +5,7 @@ import pytest
 from perfguard.model.result import GrownFrame
 from perfguard.model.revision import Hunk
 from perfguard.search import Search, SearchConfig
-from perfguard.search.prior import FILE_WEIGHT, FUNCTION_WEIGHT, Change, change_of, evidence_prior
+from perfguard.search.prior import FILE_WEIGHT, FUNCTION_WEIGHT, WRITTEN_WEIGHT, Change, change_of, evidence_prior
 
 
 def grown(frame, before, after, *, significant=True):
@@ -69,7 +69,9 @@ def test_functions_are_read_from_hunks():
     lines = [" class A:", "-    def old(self):", "+    async def new(self):", " def context():", "+    undefined = 1"]
     hunk = Hunk(path="a.py", old_start=1, old_lines=3, new_start=1, new_lines=4, text="\n".join(lines))
     assert change_of([hunk]) == Change(
-        files=frozenset({"a.py"}), functions=frozenset({("a.py", "old"), ("a.py", "new"), ("a.py", "context")})
+        files=frozenset({"a.py"}),
+        functions=frozenset({("a.py", "old"), ("a.py", "new"), ("a.py", "context")}),
+        written=frozenset({("a.py", "new")}),
     )
 
 
@@ -81,3 +83,21 @@ def test_the_search_starts_where_the_evidence_points():
     # Without the evidence it would begin in the middle, at 31 or 32.
     assert any(38 <= index <= 61 for index in block)
     assert search.result().posterior[60] > 5 * search.result().posterior[10] > 0.0
+
+
+def hunk(text, path=SCHEDULER):
+    return Hunk(path=path, old_start=1, old_lines=1, new_start=1, new_lines=1, text=text)
+
+
+def test_writing_a_function_that_was_not_there_weighs_most_of_all():
+    written = change_of([hunk("+    def share_inputs(self):\n+        pass")])
+    moved = change_of([hunk("-    def share_inputs(self):\n+    def share_inputs(self, more):")])
+    assert written.written == {(SCHEDULER, "share_inputs")}
+    assert moved.written == frozenset()
+    assert written.functions == moved.functions
+    weights = evidence_prior([change(), written, moved], FRAMES)
+    assert weights[1] == pytest.approx(1.0 + FUNCTION_WEIGHT + FILE_WEIGHT + WRITTEN_WEIGHT)
+    assert weights[2] == pytest.approx(1.0 + FUNCTION_WEIGHT + FILE_WEIGHT)
+    # A function that the good end had already was not made to grow by being written.
+    older = [grown("share_inputs (pkg/managers/scheduler.py)", 1.0, 4.0)]
+    assert evidence_prior([change(), written], older)[1] < 1.0 + FUNCTION_WEIGHT + FILE_WEIGHT

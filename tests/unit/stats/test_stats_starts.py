@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from perfguard.stats.ratios import geometric_interval, ratio_effect
 from perfguard.stats.starts import effect_posterior
@@ -23,6 +24,47 @@ def test_intervals_hold_the_truth_as_often_as_they_say(start_sd, noise):
         held += low <= 0.15 <= high
     # Binomial(60, 0.95) is 50 or more with odds of all but 1e-3; the seed is fixed.
     assert held >= 50
+
+
+def straight(groups, starts_per_group):
+    """Integrate the model offset by offset (Gauss-Hermite): (effects, their density, log Bayes factor)."""
+    effects = np.linspace(-0.3, 0.3, 121)
+    nodes, shares = np.polynomial.hermite_e.hermegauss(41)
+    likelihood = np.zeros(effects.size)
+    for start_sd in np.geomspace(0.002, 0.256, 8):
+        means = effects[:, None] + start_sd * math.sqrt(starts_per_group) * nodes
+        for noise in np.geomspace(0.002, 0.5, 16):
+            product = np.full(effects.size, stats.t.pdf(start_sd / 0.02, 3.0) * start_sd)
+            for group in groups:
+                errors = (np.array(group)[:, None, None] - means) / noise
+                product *= np.prod((1.0 + errors**2 / 4.0) ** -2.5 / noise, axis=0) @ shares
+            likelihood += product
+    prior = stats.norm.pdf(effects, 0.0, 0.2)
+    prior /= prior.sum()
+    evidence = likelihood @ prior
+    return effects, likelihood * prior / evidence, math.log(evidence / likelihood[effects.size // 2])
+
+
+@pytest.mark.parametrize(("starts_per_group", "outlier"), [(2, 0.0), (1, 0.0), (2, 1.1)])
+def test_the_posterior_is_that_of_the_model(starts_per_group, outlier):
+    groups = [[0.07, 0.15, 0.11], [0.02 + outlier, 0.06, 0.12], [0.16, 0.05]]
+    posterior = effect_posterior(groups, starts_per_group=starts_per_group)
+    effects, density, log_bayes_factor = straight(groups, starts_per_group)
+    assert posterior.log_bayes_factor == pytest.approx(log_bayes_factor, abs=0.02)
+    for probability in (0.025, 0.5, 0.975):
+        expected = np.interp(probability, np.cumsum(density) - density / 2.0, effects)
+        assert posterior.quantile(probability) == pytest.approx(expected, abs=0.003)
+
+
+def test_evidence_for_a_sign_expects_what_another_comparison_saw():
+    seen = effect_posterior([[0.2, 0.21, 0.19], [0.19, 0.2, 0.22]])
+    like, unlike = ([[shift + x for x in (0.02, -0.03, 0.01)], [shift, shift - 0.02]] for shift in (0.2, -0.2))
+    posterior, other = effect_posterior(like), effect_posterior(unlike)
+    # What was expected is worth more than the wide prior gives it, at the most what half of a sharp one can.
+    gain = posterior.log_bayes_factor_towards(1, expected=seen) - posterior.log_bayes_factor
+    assert math.log(2.0) < gain < math.log(20.0)
+    assert other.log_bayes_factor_towards(1, expected=seen) < 0.0
+    assert other.log_bayes_factor_towards(-1, expected=seen) > 2.0
 
 
 def test_many_values_of_one_start_are_no_many_witnesses():

@@ -174,7 +174,7 @@ def lab(tmp_path, monkeypatch):
     schedules = build_phases(scenario.load)
     monkeypatch.setattr(judge_module, "site_packages", lambda _environment: packages)
 
-    def run(workflow, world, *arguments, count=12, resume=False, folder="run", seed=0, touched=None):
+    def run(workflow, world, *arguments, count=12, resume=False, folder="run", seed=0, touched=None, progress=None):
         repository = FakeRepository(count, tree)
         repository.touched = touched or {}
 
@@ -207,7 +207,7 @@ def lab(tmp_path, monkeypatch):
             port=None,
             installer="pip",
         )
-        return workflow(request, *arguments, Silent())
+        return workflow(request, *arguments, progress or Silent())
 
     return run
 
@@ -358,3 +358,35 @@ def test_where_nothing_seems_to_matter_all_revisions_are_searched(lab):
     world.loads = {"all": ["server/scheduler.py"]}
     result = lab(bisect, world, "r0", "r11", Direction.REGRESSION)
     assert result.culprit.revision.label == "r4"
+
+
+class Heard(Silent):
+    """A progress that keeps what is said."""
+
+    def __init__(self):
+        self.lines = []
+
+    def say(self, message):
+        self.lines.append(message)
+
+
+def test_a_bisect_says_what_it_expects_before_it_starts_and_after_each_stage(lab):
+    heard = Heard()
+    lab(bisect, World(7), "r0", "r11", Direction.REGRESSION, progress=heard)
+    plans = [index for index, line in enumerate(heard.lines) if line.startswith("expects ")]
+    first_trial = next(index for index, line in enumerate(heard.lines) if line.startswith("trial 1"))
+    assert plans[0] < first_trial
+    assert "if starting both servers takes" in heard.lines[plans[0]]
+    assert len(plans) == 3
+    assert all("if starting" not in heard.lines[index] for index in plans[1:])
+    searching = next(index for index, line in enumerate(heard.lines) if line.startswith("searching on"))
+    confirming = next(index for index, line in enumerate(heard.lines) if line.startswith("confirming"))
+    assert searching < plans[1] < confirming < plans[2]
+
+
+def test_a_comparison_keeps_its_plan_current(lab):
+    heard = Heard()
+    lab(compare, World(1, effect=0.2), "r0", "r1", progress=heard)
+    plans = [line for line in heard.lines if line.startswith("expects ")]
+    # Before it starts, and before the second pair of starts.
+    assert len(plans) >= 2
