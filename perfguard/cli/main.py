@@ -29,6 +29,7 @@ from perfguard.cli import (
     report,
     run,
     scenarios,
+    site,
 )
 from perfguard.model.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, PerfguardError
 
@@ -62,6 +63,7 @@ app.command("calibrate")(calibrate.calibrate_command)
 app.command("nightly")(nightly.nightly_command)
 app.command("accept")(accept.accept_command)
 app.command("history")(history.history_command)
+app.command("site")(site.site_command)
 app.command("scenarios")(scenarios.scenarios_command)
 app.command("doctor")(doctor.doctor_command)
 app.add_typer(env.app, name="env")
