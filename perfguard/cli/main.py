@@ -25,6 +25,7 @@ from perfguard.cli import (
     load,
     log,
     nightly,
+    publish,
     record,
     report,
     run,
@@ -63,6 +64,7 @@ app.command("calibrate")(calibrate.calibrate_command)
 app.command("nightly")(nightly.nightly_command)
 app.command("accept")(accept.accept_command)
 app.command("history")(history.history_command)
+app.command("publish")(publish.publish_command)
 app.command("site")(site.site_command)
 app.command("scenarios")(scenarios.scenarios_command)
 app.command("doctor")(doctor.doctor_command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,24 +38,26 @@ def make_site(state: Path, output: Path) -> Site:
     if output.resolve().is_relative_to(state.resolve()):
         raise UsageError(f"--output {output} lies in the state folder", hint="name a folder outside it")
     history = NightStore(state).read()
-    reports = {}
+    names = report_names(state, history.nights)
     for night in history.nights:
-        source = _report_of(state, night)
-        if source is not None:
-            name = f"{_UNSAFE.sub('_', night.night)}.html"
-            _copy(source, output / _REPORTS / name)
-            reports[night.night] = f"{_REPORTS}/{name}"
-    index = write_site(build_site(history.nights, history.acceptances, reports), output)
-    return Site(index=index, nights=len(history.nights), reports=len(reports), problems=history.problems)
+        if night.report is not None and night.night in names:
+            _copy(state / night.report, output / names[night.night])
+    index = write_site(build_site(history.nights, history.acceptances, names), output)
+    return Site(index=index, nights=len(history.nights), reports=len(names), problems=history.problems)
 
 
-def _report_of(state: Path, night: NightRecord) -> Path | None:
-    """The report of a night, where it is still there; only ever a file of the runs, whatever the record says."""
-    if night.report is None:
-        return None
+def report_names(state: Path, nights: Iterable[NightRecord]) -> dict[str, str]:
+    """Map a night to its report's path in the site, where the report is still there.
+
+    Only ever a file of the state's runs, whatever the record says.
+    """
     runs = (state / RUNS).resolve()
-    path = (state / night.report).resolve()
-    return path if path.is_relative_to(runs) and path.suffix == ".html" and path.is_file() else None
+    names = {}
+    for night in nights:
+        path = (state / (night.report or "")).resolve()
+        if path.is_relative_to(runs) and path.suffix == ".html" and path.is_file():
+            names[night.night] = f"{_REPORTS}/{_UNSAFE.sub('_', night.night)}.html"
+    return names
 
 
 def _copy(source: Path, target: Path) -> None:
