@@ -144,7 +144,7 @@ def test_pages_are_valid_link_only_beside_themselves_and_run_nothing(pages):
         for link in read.links:
             file, _, anchor = link.partition("#")
             assert file or anchor in read.ids
-        assert "default-src 'none'" in document
+        assert "default-src &#39;none&#39;" in document
 
 
 def test_hostile_texts_are_shown_as_text(pages):
