@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sysconfig
 
 import pytest
+import yaml
 from runner import ACTION, ROOT, WORKFLOWS, read
 
 TOOLS = f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}"
@@ -56,6 +58,35 @@ def test_shellcheck_finds_nothing():
     for step in read(ACTION)["runs"]["steps"]:
         if "run" in step:
             assert said(checker, "--shell=bash", "-", text=step["run"]) == (0, ""), step["name"]
+
+
+def snippets():
+    """The workflows and the steps that docs/github.md shows, with a hash where it says HASH."""
+    text = (ROOT / "docs" / "github.md").read_text().replace("@HASH", "@" + "a" * 40)
+    return re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+
+
+def test_ten_lines_are_a_workflow_without_findings(tmp_path):
+    first = snippets()[0]
+    assert len(first.splitlines()) == 10
+    path = tmp_path / ".github" / "workflows" / "perfguard.yml"
+    path.parent.mkdir(parents=True)
+    path.write_text(first)
+    assert said(tool("actionlint"), str(path), folder=tmp_path) == (0, "")
+    code, text = said(tool("zizmor"), "--offline", "--no-progress", ".", folder=tmp_path)
+    assert code == 0, text
+
+
+def test_the_docs_give_inputs_that_the_action_has():
+    shown = 0
+    for text in snippets():
+        document = yaml.safe_load(text)
+        jobs = document["jobs"].values() if "jobs" in document else [document]
+        for step in (step for job in jobs for step in job["steps"]):
+            if step["uses"].startswith("OWNER/perfguard@"):
+                shown += 1
+                assert set(step["with"]) <= set(read(ACTION)["inputs"])
+    assert shown == 3
 
 
 def test_the_linters_do_find_what_is_wrong(tmp_path):
