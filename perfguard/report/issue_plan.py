@@ -44,13 +44,14 @@ def plan_issues(
             of_marker.setdefault(hidden, []).append(issue)
     steps = []
     for alert, night in latest.values():
-        first, *others = of_marker.get(marker(alert.id), [None])
+        found = of_marker.get(marker(alert.id), [])
+        first = found[0] if found else None
         told = -1 if first is None else order.get(_told(first.body), -1)
         is_raised_since = any(order[each] > told for each in raised.get(alert.id, ()))
         action = _action(alert, first, is_told=order[night.night] == told, is_raised_since=is_raised_since)
         if action is not None:
             steps.append(_step(action, alert, night, first, links.get(night.night)))
-        steps += [_duplicate(each, first) for each in others if each is not None and each.is_open and first]
+        steps += [_duplicate(each, found[0]) for each in found[1:] if each.is_open]
     return tuple(steps)
 
 
