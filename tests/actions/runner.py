@@ -143,18 +143,22 @@ class Runner:
         play = getattr(self, "_" + re.sub(r"\W", "_", action), None)
         return (play(given) if play else "success"), {}
 
-    def _bash(self, script, environment, name, run):
-        self._output.write_text("")
-        done = subprocess.run(
+    def bash(self, script, environment=None):
+        """Run a script as a step is run."""
+        return subprocess.run(
             ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script],
             cwd=self.workspace,
-            env={**self.environment, **environment},
+            env={**self.environment, **(environment or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             timeout=280,
             check=False,
         )
+
+    def _bash(self, script, environment, name, run):
+        self._output.write_text("")
+        done = self.bash(script, environment)
         run.printed += done.stdout
         run.ran.append((name, done.returncode))
         lines = (line.partition("=") for line in self._output.read_text().splitlines())
