@@ -11,7 +11,7 @@ from perfguard.model.issue import IssueStep
 from perfguard.report.issue_plan import plan_issues
 from perfguard.store.issues import GitHubIssues
 from perfguard.store.nights import NightStore
-from perfguard.workflows.site import report_names
+from perfguard.workflows.site import report_name
 
 _URL = re.compile(r"https?://[^\s]+")
 
@@ -27,8 +27,7 @@ def publish(
 ) -> int:
     """Open, update, reopen and close issues until each alert has its one; gives how many steps that took.
 
-    `site` is the URL that the site of the same folder is served at, `run` that of a page where the reports can be had
-    otherwise. `tell` hears of every step once it is done, with the issue's number; of a rehearsal, before it would be.
+    `site` is the URL that the site of the same nights is served at, `run` that of a page for those without a report. `tell` hears of every step once it is done, with the issue's number; of a rehearsal, before it would be.
 
     Raises:
         UsageError: there is no state folder, or `repository` or a URL is not one.
@@ -39,9 +38,9 @@ def publish(
             raise UsageError(f"{option} {url} is not a URL", hint="it begins with https://")
     issues = GitHubIssues(repository)
     history = NightStore(state).read()
-    names = report_names(state, history.nights) if site else {}
     links = {night.night: run for night in history.nights if run}
-    links |= {night: f"{site.rstrip('/')}/{name}" for night, name in names.items() if site}
+    if site:
+        links |= {each.night: f"{site.rstrip('/')}/{report_name(each)}" for each in history.nights if each.report}
     steps = plan_issues(history.nights, issues.read(), links)
     for done, step in enumerate(steps):
         if is_rehearsal:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,26 +37,28 @@ def make_site(state: Path, output: Path) -> Site:
     if output.resolve().is_relative_to(state.resolve()):
         raise UsageError(f"--output {output} lies in the state folder", hint="name a folder outside it")
     history = NightStore(state).read()
-    names = report_names(state, history.nights)
+    names = {}
     for night in history.nights:
-        if night.report is not None and night.night in names:
-            _copy(state / night.report, output / names[night.night])
+        source = _report_of(state, night)
+        if source is not None:
+            names[night.night] = report_name(night)
+            _copy(source, output / names[night.night])
     index = write_site(build_site(history.nights, history.acceptances, names), output)
     return Site(index=index, nights=len(history.nights), reports=len(names), problems=history.problems)
 
 
-def report_names(state: Path, nights: Iterable[NightRecord]) -> dict[str, str]:
-    """Map a night to its report's path in the site, where the report is still there.
+def report_name(night: NightRecord) -> str:
+    """Give the path, in the site, of a night's report."""
+    return f"{_REPORTS}/{_UNSAFE.sub('_', night.night)}.html"
 
-    Only ever a file of the state's runs, whatever the record says.
-    """
-    runs = (state / RUNS).resolve()
-    names = {}
-    for night in nights:
-        path = (state / (night.report or "")).resolve()
-        if path.is_relative_to(runs) and path.suffix == ".html" and path.is_file():
-            names[night.night] = f"{_REPORTS}/{_UNSAFE.sub('_', night.night)}.html"
-    return names
+
+def _report_of(state: Path, night: NightRecord) -> Path | None:
+    """The report of a night, where it is still there; only ever a file of the runs, whatever the record says."""
+    if night.report is None:
+        return None
+    path = (state / night.report).resolve()
+    is_ours = path.is_relative_to((state / RUNS).resolve()) and path.suffix == ".html"
+    return path if is_ours and path.is_file() else None
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -259,7 +259,11 @@ class _Reader:
     def _compared(self):
         value = self._one()
         sign = self._take("==", "!=")
-        return value if sign is None else (value == self._one()) is (sign == "==")
+        if sign is None:
+            return value
+        other = self._one()
+        # To GitHub, what is not there equals the empty text.
+        return (("" if value is None else value) == ("" if other is None else other)) is (sign == "==")
 
     def _one(self):
         if self._take("!"):

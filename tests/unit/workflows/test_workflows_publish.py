@@ -173,9 +173,6 @@ def test_a_strangers_issue_with_the_marker_is_not_taken_for_ours(forge):
 
 
 def test_issues_link_the_report_on_the_site_or_the_run(forge):
-    report = forge.store.root / "runs" / "n1-compare" / "report.html"
-    report.parent.mkdir(parents=True)
-    report.write_text("x")
     forge.night(1, alert("a", OPEN, 1, 1), report="runs/n1-compare/report.html")
     forge.night(2, alert("b", OPEN, 2, 2))
     assert forge.publish("--site", "https://ada.example.org/guard/", "--run-url", "https://example.org/run/5") == 0
