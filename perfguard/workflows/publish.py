@@ -27,7 +27,8 @@ def publish(
 ) -> int:
     """Open, update, reopen and close issues until each alert has its one; gives how many steps that took.
 
-    `site` is the URL that the site of the same nights is served at, `run` that of a page for those without a report. `tell` hears of every step once it is done, with the issue's number; of a rehearsal, before it would be.
+    `site` is the URL that the site of the same nights is served at, `run` that of a page for those without a report.
+    `tell` hears of every step once it is done, with the issue's number; of a rehearsal, before it would be.
 
     Raises:
         UsageError: there is no state folder, or `repository` or a URL is not one.

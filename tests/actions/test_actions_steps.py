@@ -21,6 +21,7 @@ from runner import ACTION, REPOSITORY, ROOT, WORKFLOWS, Runner, read
 from perfguard.model.night import AlertState, NightVerdict
 from perfguard.store.nights import NightStore
 
+SERVER = "https://hub.example.org"
 BRANCH = "perfguard-state"
 FAKE_GH = ROOT / "tests" / "unit" / "store" / "fake_gh.py"
 COMMIT = "a" * 40
@@ -53,6 +54,8 @@ class World:
         self.hub = root / "hub" / f"{REPOSITORY}.git"
         self.hub.parent.mkdir(parents=True)
         self.git("init", "--quiet", "--bare", str(self.hub))
+        self._git_config = root / "gitconfig"
+        self._git_config.write_text(f'[url "file://{root}/hub/"]\n\tinsteadOf = {SERVER}/\n')
         self._issues = root / "gh.json"
         self._issues.write_text(json.dumps({"calls": [], "issues": [], "labels": [], "fail": {}}))
         self.clone = GitRepo(root / "clone")
@@ -66,7 +69,8 @@ class World:
             self.root / name,
             store=self.root / "artifacts",
             environment={
-                "GITHUB_SERVER_URL": f"file://{self.root}/hub",
+                "GITHUB_SERVER_URL": SERVER,
+                "GIT_CONFIG_GLOBAL": str(self._git_config),
                 "FAKE_GH": str(self._issues),
                 **environment,
             },
