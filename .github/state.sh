@@ -67,15 +67,16 @@ add() {
   done
 }
 
+# Its caller asks whether it worked, and so turns `set -e` off in here.
 push() {
-  git -C "$copy" add --all
+  git -C "$copy" add --all || return 1
   if git -C "$copy" diff --cached --quiet; then
     echo "The branch holds everything already."
     return 0
   fi
   git -C "$copy" -c user.name="github-actions[bot]" -c commit.gpgsign=false \
     -c user.email="41898282+github-actions[bot]@users.noreply.github.com" \
-    commit --quiet --message "Keep the nights up to $(date --utc +%Y-%m-%dT%H:%MZ)"
+    commit --quiet --message "Keep the nights up to $(date --utc +%Y-%m-%dT%H:%MZ)" || return 1
   git -C "$copy" push --quiet "$url" "HEAD:refs/heads/$branch"
 }
 
