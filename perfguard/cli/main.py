@@ -25,10 +25,12 @@ from perfguard.cli import (
     load,
     log,
     nightly,
+    publish,
     record,
     report,
     run,
     scenarios,
+    site,
 )
 from perfguard.model.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, PerfguardError
 
@@ -62,6 +64,8 @@ app.command("calibrate")(calibrate.calibrate_command)
 app.command("nightly")(nightly.nightly_command)
 app.command("accept")(accept.accept_command)
 app.command("history")(history.history_command)
+app.command("publish")(publish.publish_command)
+app.command("site")(site.site_command)
 app.command("scenarios")(scenarios.scenarios_command)
 app.command("doctor")(doctor.doctor_command)
 app.add_typer(env.app, name="env")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -10,11 +11,17 @@ from typing import Any
 import msgspec
 
 from perfguard.model.errors import PerfguardError, UsageError
-from perfguard.model.night import NightRecord
+from perfguard.model.night import AlertState, NightRecord
 from perfguard.report.document import write_document
 from perfguard.report.night_text import to_annotations, to_issue, to_summary
 
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
+_DUE = {
+    AlertState.OPEN: "open",
+    AlertState.UPDATED: "update",
+    AlertState.CLOSED: "close",
+    AlertState.ACCEPTED: "close",
+}
 _ISSUE = re.compile(r"issue-\d+\.md")
 
 
@@ -44,6 +51,7 @@ def write_faces_of_night(night: NightRecord, output: Path | None) -> None:
     """Write the texts of a night into `output`, and append the summary to $GITHUB_STEP_SUMMARY where that is set.
 
     `issue-N.md` is the text of the night's alert N, its title as the heading; those of an earlier night are removed.
+    `issues.json` holds the same for programs: a list of `key`, `title`, `body` and `state` (open, update or close).
 
     Raises:
         PerfguardError: a file cannot be written.
@@ -55,11 +63,14 @@ def write_faces_of_night(night: NightRecord, output: Path | None) -> None:
                 path.unlink(missing_ok=True)
         write_document(summary, output / "summary.md")
         write_document(to_annotations(night), output / "annotations.txt")
+        issues = []
         for number, alert in enumerate(night.alerts, start=1):
             title, body = to_issue(alert, night)
+            issues.append({"key": alert.id, "title": title, "body": body, "state": _DUE[alert.state]})
             # The marker stays first: it is what an issue is found by.
             marker, _, rest = body.partition("\n")
             write_document(f"{marker}\n# {title}\n\n{rest}", output / f"issue-{number}.md")
+        write_document(json.dumps(issues, indent=2) + "\n", output / "issues.json")
     job = os.environ.get(SUMMARY_VARIABLE)
     if job:
         try:

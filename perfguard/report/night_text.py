@@ -7,13 +7,11 @@ mention and no workflow command.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from perfguard.model.night import Alert, AlertKind, AlertState, NightRecord, NightVerdict
+from perfguard.model.night import Alert, AlertKind, NightRecord, NightVerdict
 from perfguard.model.result import Effect
 from perfguard.report import words
 from perfguard.report.clean import clean
@@ -40,33 +38,6 @@ _TITLES = {
     AlertKind.FAILED: "Could not be measured:",
 }
 _MARKER = re.compile(r"<!-- perfguard-alert: (?P<id>[A-Za-z0-9._~%]+) -->")
-
-
-class IssueAction(str, Enum):
-    """What is done with an alert's issue."""
-
-    OPEN = "open"
-    UPDATE = "update"
-    REOPEN = "reopen"
-    CLOSE = "close"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KnownIssue:
-    """An issue that exists, and whether it is open."""
-
-    number: int
-    is_open: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IssueStep:
-    """One thing to do; `number` is None where the issue has yet to be opened."""
-
-    action: IssueAction
-    number: int | None
-    title: str
-    body: str
 
 
 def to_summary(night: NightRecord, *, report: str | None = None) -> str:
@@ -144,33 +115,6 @@ def to_issue(alert: Alert, night: NightRecord, *, report: str | None = None) -> 
     if shown_alert.state.is_open and alert.kind in {AlertKind.STEP, AlertKind.CREEP}:
         lines += ["If this change is known and stays:", "", code_span(_accept(alert.commit))]
     return _title(shown_alert), "\n".join(lines).rstrip() + "\n"
-
-
-def plan_issues(
-    night: NightRecord, known: Mapping[str, KnownIssue], *, report: str | None = None
-) -> tuple[IssueStep, ...]:
-    """Say what to do so that every alert of the night has its one issue, in the state that the alert has.
-
-    `known` are the issues that exist, open or closed, by their marker: only those that the guard itself wrote, since
-    anybody can write a marker. Doing it twice does nothing new. An issue that a person closed stays closed until the
-    alert is raised anew.
-    """
-    steps = []
-    for alert in night.alerts:
-        issue = known.get(marker(alert.id))
-        action = _action(alert, issue)
-        if action is not None:
-            title, body = to_issue(alert, night, report=report)
-            steps.append(IssueStep(action=action, number=issue.number if issue else None, title=title, body=body))
-    return tuple(steps)
-
-
-def _action(alert: Alert, issue: KnownIssue | None) -> IssueAction | None:
-    if issue is None:
-        return IssueAction.OPEN if alert.state.is_open else None
-    if issue.is_open:
-        return IssueAction.UPDATE if alert.state.is_open else IssueAction.CLOSE
-    return IssueAction.REOPEN if alert.state is AlertState.OPEN else None
 
 
 def _accept(commit: str) -> str:

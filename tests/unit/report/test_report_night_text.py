@@ -17,11 +17,8 @@ from perfguard.model.night import (
 from perfguard.model.result import Effect
 from perfguard.report.markdown import MOST_BYTES
 from perfguard.report.night_text import (
-    IssueAction,
-    KnownIssue,
     marker,
     marker_in,
-    plan_issues,
     to_annotations,
     to_issue,
     to_summary,
@@ -128,30 +125,12 @@ def test_an_id_cannot_end_its_marker():
     assert marker_in("text " + hidden) is None
 
 
-@pytest.mark.parametrize(
-    ("state", "is_open", "action"),
-    [
-        (AlertState.OPEN, None, IssueAction.OPEN),
-        (AlertState.UPDATED, None, IssueAction.OPEN),
-        (AlertState.CLOSED, None, None),
-        (AlertState.OPEN, True, IssueAction.UPDATE),
-        (AlertState.UPDATED, True, IssueAction.UPDATE),
-        (AlertState.CLOSED, True, IssueAction.CLOSE),
-        (AlertState.ACCEPTED, True, IssueAction.CLOSE),
-        (AlertState.OPEN, False, IssueAction.REOPEN),
-        (AlertState.UPDATED, False, None),
-        (AlertState.CLOSED, False, None),
-    ],
-)
-def test_every_alert_has_one_issue(samples, state, is_open, action):
+@pytest.mark.parametrize("state", list(AlertState))
+def test_an_issue_that_is_open_says_how_to_accept(samples, state):
     night = a_night(samples, alerts=(an_alert(state=state),))
-    known = {} if is_open is None else {marker("step-abc"): KnownIssue(number=7, is_open=is_open)}
-    steps = plan_issues(night, known)
-    assert [each.action for each in steps] == ([action] if action else [])
-    for step in steps:
-        assert step.number == (None if is_open is None else 7)
-        assert marker_in(step.body) == marker("step-abc")
-        assert ("perfguard accept" in step.body) is state.is_open
+    _, body = to_issue(night.alerts[0], night)
+    assert marker_in(body) == marker("step-abc")
+    assert ("perfguard accept" in body) is state.is_open
 
 
 def test_the_summary_is_bounded_and_keeps_the_verdict(samples):
