@@ -31,15 +31,16 @@ class Alerts:
     @property
     def steps(self) -> tuple[Alert, ...]:
         """The open alerts that a comparison with the baseline keeps or closes: all but creep."""
-        return tuple(alert for alert in self._open if alert.kind is not AlertKind.CREEP)
+        return tuple(alert for alert in self.open if alert.kind is not AlertKind.CREEP)
 
     @property
     def creeps(self) -> tuple[Alert, ...]:
         """The open alerts on creep, which only a comparison with the anchor closes."""
-        return tuple(alert for alert in self._open if alert.kind is AlertKind.CREEP)
+        return tuple(alert for alert in self.open if alert.kind is AlertKind.CREEP)
 
     @property
-    def _open(self) -> tuple[Alert, ...]:
+    def open(self) -> tuple[Alert, ...]:
+        """All alerts that somebody still has to look at."""
         now = {alert.id: alert for alert in (*self.series.alerts, *self.told)}
         return tuple(alert for alert in now.values() if alert.state.is_open)
 

@@ -162,6 +162,9 @@ class NightJudge:
             self.notes.append(f"the search that was left cannot go on: {error.message}")
             return None
         is_step = left.direction is Direction.REGRESSION
+        if is_step and baseline is not None and _contains(repository, baseline, bad.commit):
+            self.notes.append(f"the search between {good.label} and {bad.label} was ended: {baseline.label} is good")
+            return None
         found, reason = self._search(repository, good, bad, left.direction)
         if self.pending is not None:
             return Outcome(
@@ -169,7 +172,7 @@ class NightJudge:
                 sentence=f"{head.label} was not measured: the search between {good.label} and {bad.label} goes on.",
                 reason=reason,
                 baseline=baseline,
-                alerts=tuple(map(updated, self.alerts.steps)),
+                alerts=tuple(map(updated, self.alerts.open)),
             )
         if found is None or found.culprit is None:
             self.notes.append(f"the search between {good.label} and {bad.label} ended without a commit: {reason}")
@@ -245,7 +248,10 @@ class NightJudge:
         except PerfguardError as error:
             # What was found beside the baseline was measured, and must be told.
             self.notes.append(f"slow creep since {anchor.label} was due to be looked for, and was not: {error.message}")
-            return outcome
+            if not standing:
+                return outcome
+            sentence = f"Cannot say whether {head.label} is still slower than {anchor.label}."
+            return replace(outcome, verdict=NightVerdict.UNKNOWN, sentence=sentence, reason=error.message)
         return self._judge_creep(chain, result, outcome, standing)
 
     def _judge_creep(

@@ -70,9 +70,9 @@ class _Night:
         except InterruptedRunError:
             raise
         except OutOfTimeError as error:
-            steps = tuple(map(updated, self._judge.alerts.steps))
+            known = tuple(map(updated, self._judge.alerts.open))
             sentence = f"The budget ended before {head.label if head else 'the head'} could be judged."
-            outcome = Outcome(verdict=NightVerdict.UNFINISHED, sentence=sentence, reason=error.message, alerts=steps)
+            outcome = Outcome(verdict=NightVerdict.UNFINISHED, sentence=sentence, reason=error.message, alerts=known)
         except PerfguardError as error:
             what = f"The head of {self._request.branch}" if head is None else head.label
             reason = f"{error.message}; {error.hint}" if error.hint else error.message

@@ -469,10 +469,17 @@ def test_an_anchor_that_cannot_be_measured_is_told_and_stops_nothing(lab, monkey
             raise PerfguardError("the anchor does not start")
         return measure(request, baseline, candidate, progress)
 
-    monkeypatch.setattr(night_runs, "compare", failing)
-    _, nights = crept(lab)
+    with monkeypatch.context() as patched:
+        patched.setattr(night_runs, "compare", failing)
+        _, nights = crept(lab)
     assert [night.verdict for _, night in nights] == [NightVerdict.CLEAN] * 6
     assert any("the anchor does not start" in note for note in nights[-1][1].notes)
+    lab.commit("docs", 94)
+    assert lab.night()[0] == 1  # now it was measured
+    monkeypatch.setattr(night_runs, "compare", failing)
+    lab.commit("more docs", 94)
+    code, night = lab.night()  # creep that is known is never green because it could not be measured
+    assert (code, night.verdict, night.reason) == (125, NightVerdict.UNKNOWN, "the anchor does not start")
 
 
 def test_another_machine_raises_nothing_and_is_remarked(lab, monkeypatch):
@@ -528,6 +535,37 @@ def test_a_search_whose_change_is_gone_when_it_is_done_raises_nothing(lab):
     assert (code, night.verdict) == (0, NightVerdict.CLEAN)
     assert {state for _, state in told(night)} == {AlertState.CLOSED}
     assert culprit in {commit for commit, _ in told(night)}
+
+
+def test_a_search_of_what_was_accepted_since_is_ended(lab):
+    lab.commit("start", 100)
+    lab.night()
+    head = lab.commit("slow", 80)
+    lab.cut_short = OutOfTimeError("over")
+    lab.night()
+    assert lab.accept(head) == 0
+    lab.commit("docs", 80)
+    searches = len(lab.searched)
+    code, night = lab.night()
+    assert (code, told(night), len(lab.searched)) == (0, [(head, AlertState.ACCEPTED)], searches)
+    assert night.pending is None
+
+
+def test_a_search_for_a_gain_goes_on_too(lab):
+    lab.commit("start", 100)
+    lab.night()
+    culprit = lab.commit("fast", 130)
+    lab.commit("docs", 130)
+    lab.cut_short = OutOfTimeError("over")
+    code, night = lab.night()
+    assert (code, night.verdict, night.alerts) == (0, NightVerdict.IMPROVEMENT, ())
+    lab.cut_short = None
+    lab.commit("more docs", 130)
+    code, night = lab.night()
+    assert (code, night.verdict) == (0, NightVerdict.CLEAN)
+    assert [(alert.kind, alert.commit, alert.state) for alert in night.alerts] == [
+        (AlertKind.IMPROVEMENT, culprit, AlertState.ACCEPTED)
+    ]
 
 
 @pytest.mark.parametrize("lost", ["nothing", "runs", "begun", "machine"])
