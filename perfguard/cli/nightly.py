@@ -13,6 +13,7 @@ from rich.console import Console
 from perfguard.cli.night_output import check_output, night_document, write_faces_of_night
 from perfguard.cli.options import (
     DEFAULT_SCENARIO,
+    BudgetOption,
     ConfidenceOption,
     DeviceOption,
     Installer,
@@ -29,6 +30,7 @@ from perfguard.cli.options import (
     StateOption,
     TpOption,
     VerboseOption,
+    budget_seconds,
     changed_scenario,
 )
 from perfguard.model.errors import EXIT_INCONCLUSIVE, EXIT_OK, EXIT_REGRESSION
@@ -44,6 +46,7 @@ def nightly_command(
     output: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write the summary, annotations and issue texts there.")
     ] = None,
+    budget: BudgetOption = None,
     seed: SeedOption = 0,
     max_trials: MaxTrialsOption = None,
     min_effect: MinEffectOption = None,
@@ -63,9 +66,11 @@ def nightly_command(
     """
     from perfguard.cli.output import make_request
     from perfguard.cli.progress import make_progress
-    from perfguard.workflows.nightly import NightlyRequest, nightly
+    from perfguard.workflows.night_runs import NightlyRequest
+    from perfguard.workflows.nightly import nightly
 
     check_output(output)
+    budget_s = None if budget is None else budget_seconds(budget)
     changes = ScenarioChanges(
         max_trials=max_trials,
         min_effect_percent=min_effect,
@@ -99,7 +104,9 @@ def nightly_command(
         "--installer": installer.value,
     }
     options = tuple(word for name, value in given.items() if value is not None for word in (name, str(value)))
-    request = NightlyRequest(run=run, repo=repo, branch=branch, state=state.resolve(), options=options)
+    request = NightlyRequest(
+        run=run, repo=repo, branch=branch, state=state.resolve(), options=options, budget_s=budget_s
+    )
     progress = make_progress(Console(stderr=True), quiet=quiet)
     try:
         night = nightly(request, progress)
@@ -110,14 +117,15 @@ def nightly_command(
         sys.stdout.write(json.dumps(night_document(night), indent=2, allow_nan=False) + "\n")
     else:
         _print(night, state, Console())
-    return exit_code(night.verdict)
+    return exit_code(night)
 
 
-def exit_code(verdict: NightVerdict) -> int:
-    """Give the exit code of a night: never green for one that could not tell."""
-    if verdict is NightVerdict.REGRESSION:
+def exit_code(night: NightRecord) -> int:
+    """Give the exit code of a night: never green for one that could not tell, or where a regression is known."""
+    is_known = night.verdict is NightVerdict.UNFINISHED and any(alert.state.is_open for alert in night.alerts)
+    if night.verdict is NightVerdict.REGRESSION or is_known:
         return EXIT_REGRESSION
-    return EXIT_OK if verdict.trusted else EXIT_INCONCLUSIVE
+    return EXIT_OK if night.verdict.trusted else EXIT_INCONCLUSIVE
 
 
 def _print(night: NightRecord, state: Path, console: Console) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -46,6 +47,10 @@ SarifOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write th
 PageOption = Annotated[Path | None, typer.Option("--report", metavar="FILE", help="Write an HTML page too.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 StateOption = Annotated[Path, typer.Option(metavar="DIR", help="The folder that holds the guard's nights.")]
+BudgetOption = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="How long the night may take, such as 2h or 90m. Default: as long as it needs."),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show tracebacks.")]
 
@@ -60,6 +65,9 @@ class Installer(str, Enum):
 InstallerOption = Annotated[Installer, typer.Option(help="What fills the managed environment.")]
 
 __all__ = ["DEFAULT_SCENARIO", "ScenarioChanges", "changed_scenario"]
+
+_BUDGET = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)([hms])")
+_UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,3 +121,16 @@ def changed_scenario(name: str, changes: ScenarioChanges) -> Scenario:
 
 def _or(value: int | None, default: int) -> int:
     return default if value is None else value
+
+
+def budget_seconds(text: str) -> float:
+    """Read a time such as `2h`, `1.5h`, `90m` or `3600s`, in seconds.
+
+    Raises:
+        UsageError: it is none, or not more than nothing.
+    """
+    found = _BUDGET.fullmatch(text.strip())
+    seconds = float(found[1]) * _UNITS_S[found[2]] if found else 0.0
+    if seconds <= 0.0:
+        raise UsageError(f"--budget {text} is no time", hint="give hours, minutes or seconds, such as 2h, 90m or 3600s")
+    return seconds

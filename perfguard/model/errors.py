@@ -58,6 +58,12 @@ class MissingTrialError(PerfguardError):
         super().__init__(f"trial {number} is missing: the run is not finished")
 
 
+class OutOfTimeError(PerfguardError):
+    """The time that a run may take is over: what was measured is kept, and the run can be resumed."""
+
+    exit_code = EXIT_INCONCLUSIVE
+
+
 class InterruptedRunError(PerfguardError):
     """Ctrl-C or SIGTERM: the state is saved and the run can be resumed."""
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from perfguard.model.result import Direction, Effect, Finding, GrownFrame
+from perfguard.model.result import CompareVerdict, Direction, Effect, Finding, GrownFrame
 from perfguard.model.revision import Revision
 
 NIGHT_SCHEMA_VERSION = 1
@@ -117,8 +117,20 @@ class NightCulprit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AnchorCheck:
+    """The head measured beside the anchor, an older commit that was found good: what many small changes add up to.
+
+    `effect` is head against anchor, None where nothing was measured on both.
+    """
+
+    anchor: Revision
+    verdict: CompareVerdict
+    effect: Effect | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PendingSearch:
-    """A search that the budget cut short: it goes on in `run_dir` (relative to the state folder) next night.
+    """A search that was cut short: it goes on in `run_dir` (relative to the state folder) next night.
 
     `good` and `bad` are full hashes.
     """
@@ -127,6 +139,37 @@ class PendingSearch:
     bad: str
     direction: Direction
     run_dir: str
+
+
+class Stage(str, Enum):
+    """What a measurement of a night is for: beside the baseline, beside the anchor, or in search of the commit."""
+
+    COMPARE = "compare"
+    ANCHOR = "anchor"
+    SEARCH = "bisect"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BegunRun:
+    """A measurement that a night began. It is taken away once the night is kept, so what is left was cut short.
+
+    `id` names its file, `night` is the id of the night, `machine` the key of its fingerprint. `low` and `high` are full
+    hashes, `run_dir` is relative to the state folder and `direction` belongs to a search. `attempt` counts from 1 what
+    measures the same again.
+    """
+
+    schema_version: int
+    id: str
+    night: str
+    branch: str
+    scenario: str
+    machine: str
+    stage: Stage
+    attempt: int
+    low: str
+    high: str
+    run_dir: str
+    direction: Direction | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,8 +184,9 @@ class NightRecord:
     not); `trusted` is the newest head that was found good or accepted, with this night's where it was. `effects` are
     head against baseline, the metric that decides first. `reason` says why a night is unknown, failed or unfinished, or
     why a regression has no culprit, and is empty otherwise. `report` is the path of the HTML report relative to the
-    state folder, None where there is none. `alerts` are those that this night raised, updated or closed. `notes` are
-    remarks that change no verdict (a damaged file that was set aside).
+    state folder, None where there is none. `alerts` are those that this night raised, updated or closed. `anchor` is
+    what the head was measured against to find creep, None where it was not. `pending` is a search that the next night
+    goes on with. `notes` are remarks that change no verdict (a damaged file that was set aside).
     """
 
     schema_version: int
@@ -166,6 +210,7 @@ class NightRecord:
     frames: tuple[GrownFrame, ...] = ()
     findings: tuple[Finding, ...] = ()
     alerts: tuple[Alert, ...] = ()
+    anchor: AnchorCheck | None = None
     pending: PendingSearch | None = None
     report: str | None = None
     trials: int = 0

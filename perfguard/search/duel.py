@@ -142,7 +142,7 @@ class Duel:
             reason = f"{failed.value} cannot be tested"
         elif posterior is not None:
             if len(groups) >= MIN_STARTS and len(groups[-1]) >= min(ROUNDS_PER_START, self._config.max_rounds):
-                verdict, probability = _answer(posterior, self._config)
+                verdict, probability = answer(posterior, self._config)
             if verdict is DuelVerdict.UNKNOWN and self._rounds >= self._config.max_rounds:
                 reason = f"{self._rounds} rounds on {len(groups)} pairs of starts did not settle it"
         elif self._rounds >= self._config.max_rounds:
@@ -177,8 +177,8 @@ class Duel:
         return there > here
 
 
-def _answer(posterior: EffectPosterior, config: DuelConfig) -> tuple[DuelVerdict, float]:
-    """Return the verdict that the posterior supports, and its probability.
+def answer(posterior: EffectPosterior, config: DuelConfig) -> tuple[DuelVerdict, float]:
+    """Return the verdict that the posterior supports, and its probability; `UNKNOWN` where it supports none.
 
     A change is named when it is there with the asked confidence, and more likely than not worth naming.
     """

@@ -1,5 +1,7 @@
 """The state folder of the nightly guard: one file a night and one an acceptance, only ever added.
 
+What a night measures right now has a file too, which is taken away with the night's end.
+
 Every file has a name of its own, is written whole or not at all, and carries the SHA-256 of what it holds. So two
 nights at once write beside each other, and folders that two machines kept are merged by copying one into the other.
 """
@@ -17,14 +19,15 @@ from typing import TypeVar
 import msgspec
 
 from perfguard.model.errors import PerfguardError, UsageError
-from perfguard.model.night import NIGHT_SCHEMA_VERSION, Acceptance, NightRecord
+from perfguard.model.night import NIGHT_SCHEMA_VERSION, Acceptance, BegunRun, NightRecord
 
 NIGHTS = "nights"
 ACCEPTANCES = "acceptances"
 QUARANTINE = "quarantine"
 RUNS = "runs"
+BEGUN = "begun"
 
-RecordT = TypeVar("RecordT", NightRecord, Acceptance)
+RecordT = TypeVar("RecordT", NightRecord, Acceptance, BegunRun)
 
 
 class _Envelope(msgspec.Struct, frozen=True):
@@ -47,12 +50,14 @@ class NightHistory:
     """What a state folder holds: nights in their order, acceptances in the order they were said.
 
     `problems` are the files that were set aside while reading, in words; `quarantined` counts all that ever were.
+    `begun` are measurements that were cut short, or are going on right now.
     """
 
     nights: tuple[NightRecord, ...]
     acceptances: tuple[Acceptance, ...]
     problems: tuple[str, ...]
     quarantined: int
+    begun: tuple[BegunRun, ...] = ()
 
 
 class NightStore:
@@ -89,12 +94,14 @@ class NightStore:
         problems: list[str] = []
         nights = self._read(NIGHTS, NightRecord, problems)
         acceptances = self._read(ACCEPTANCES, Acceptance, problems)
+        begun = self._read(BEGUN, BegunRun, problems)
         aside = self.root / QUARANTINE
         return NightHistory(
             nights=tuple(sorted(nights, key=lambda night: (night.number, night.started_at, night.night))),
             acceptances=tuple(sorted(acceptances, key=lambda each: (each.accepted_at, each.id))),
             problems=tuple(problems),
             quarantined=sum(1 for _ in aside.iterdir()) if aside.is_dir() else 0,
+            begun=tuple(sorted(begun, key=lambda each: each.id)),
         )
 
     def add_night(self, night: NightRecord) -> Path:
@@ -112,6 +119,28 @@ class NightStore:
             PerfguardError: the disk is full, or the folder cannot be written; what was there is untouched.
         """
         return self._add(self.root / ACCEPTANCES / f"{acceptance.id}.json", acceptance)
+
+    def add_begun(self, begun: BegunRun) -> Path:
+        """Keep that a measurement begins, before it does; gives its file.
+
+        Raises:
+            PerfguardError: the disk is full, or the folder cannot be written.
+        """
+        return self._add(self._begun(begun), begun)
+
+    def remove_begun(self, begun: BegunRun) -> None:
+        """Forget a measurement that needs no going on with.
+
+        Raises:
+            PerfguardError: the folder cannot be written.
+        """
+        try:
+            self._begun(begun).unlink(missing_ok=True)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _begun(self, begun: BegunRun) -> Path:
+        return self.root / BEGUN / f"{begun.id}.json"
 
     def _read(self, name: str, kind: type[RecordT], problems: list[str]) -> list[RecordT]:
         folder = self.root / name
@@ -144,7 +173,7 @@ class NightStore:
             return f"{path.name} cannot be used ({why}), and not be moved to {QUARANTINE} either: {error.strerror}"
         return f"{path.name} cannot be used ({why}); it was moved to {QUARANTINE}"
 
-    def _add(self, path: Path, record: NightRecord | Acceptance) -> Path:
+    def _add(self, path: Path, record: NightRecord | Acceptance | BegunRun) -> Path:
         body = msgspec.json.encode(record)
         envelope = _Envelope(
             schema_version=record.schema_version,

@@ -179,6 +179,17 @@ class RunStore:
         return str(row[0]) if row else ""
 
 
+def is_resumable(run_dir: Path) -> bool:
+    """Whether a folder holds a run that nobody is working on."""
+    if not (run_dir / DATABASE).exists():
+        return False
+    try:
+        os.close(_lock(run_dir))
+    except PerfguardError:
+        return False
+    return True
+
+
 def _connect(run_dir: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(run_dir / DATABASE)
     connection.execute("PRAGMA synchronous = FULL")

@@ -24,6 +24,14 @@ from perfguard.workflows.setup import RunRequest, open_bench, open_named, open_s
 # What 24 rounds on several starts do not settle is too close to the smallest effect asked for.
 MAX_ROUNDS = 24
 
+# What a duel's verdict on the candidate is called.
+VERDICTS = {
+    DuelVerdict.WORSE: CompareVerdict.SLOWER,
+    DuelVerdict.BETTER: CompareVerdict.FASTER,
+    DuelVerdict.NO_CHANGE: CompareVerdict.NO_CHANGE,
+    DuelVerdict.UNKNOWN: CompareVerdict.UNKNOWN,
+}
+
 
 def compare(request: RunRequest, baseline_ref: str, candidate_ref: str, progress: Progress) -> CompareResult:
     """Measure two revisions in randomised blocks and say whether the candidate is slower.
@@ -55,13 +63,7 @@ def _measure(session: Session, baseline: Revision, candidate: Revision, seed: in
         log_worse(scenario.metric),
         lambda begun: outlook.of_duel(config, session.trials, begun),
     )
-    verdicts = {
-        DuelVerdict.WORSE: CompareVerdict.SLOWER,
-        DuelVerdict.BETTER: CompareVerdict.FASTER,
-        DuelVerdict.NO_CHANGE: CompareVerdict.NO_CHANGE,
-        DuelVerdict.UNKNOWN: CompareVerdict.UNKNOWN,
-    }
-    return verdicts[result.verdict], why_unknown(result, session.trials, (baseline, candidate))
+    return VERDICTS[result.verdict], why_unknown(result, session.trials, (baseline, candidate))
 
 
 def duel_config(question: Question, limits: Limits, *, trials_left: int) -> DuelConfig:
@@ -113,7 +115,7 @@ def _assemble(
         baseline=baseline,
         candidate=candidate,
         verdict=verdict,
-        sentence=_sentence(pair, verdict, reason, effects, limits.min_effect_frac),
+        sentence=tell_verdict(pair, verdict, reason, effects, limits.min_effect_frac),
         effects=effects,
         findings=judge_rules(session, verdicts, baseline, candidate),
         grown_frames=compare_stacks(
@@ -129,13 +131,14 @@ def _assemble(
     )
 
 
-def _sentence(
+def tell_verdict(
     pair: tuple[Revision, Revision],
     verdict: CompareVerdict,
     reason: str,
     effects: tuple[Effect, ...],
     min_effect_frac: float,
 ) -> str:
+    """Tell what the comparison of baseline and candidate concluded, in one sentence; `reason` is why it is unknown."""
     baseline, candidate = pair[0].label, pair[1].label
     measured = tell_effect(effects[0]) if effects else "nothing measured"
     tell: dict[CompareVerdict, Callable[[], str]] = {

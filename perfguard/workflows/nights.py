@@ -31,13 +31,15 @@ class Series:
     """The nights of one branch and one scenario, oldest first.
 
     `baselines` are the commits that were found good or accepted, newest first; `alerts` are all that were ever raised,
-    as they stand, but for `newly_accepted`: those that a person accepted and no night has told so.
+    as they stand, but for `newly_accepted`: those that a person accepted and no night has told so. `accepted` are the
+    commits that were accepted, each with how many of the nights went before.
     """
 
     nights: tuple[NightRecord, ...]
     baselines: tuple[str, ...]
     alerts: tuple[Alert, ...]
     newly_accepted: tuple[Alert, ...]
+    accepted: tuple[tuple[int, str], ...]
 
     @property
     def open_alerts(self) -> tuple[Alert, ...]:
@@ -51,9 +53,12 @@ def series_of(history: NightHistory, branch: str, scenario: str) -> Series:
     accepted = {each.commit: each for each in history.acceptances}
     told = latest_alerts(nights)
     newly = {alert.id for alert in told if alert.state.is_open and alert.commit in accepted}
+    events = _events(history, nights)
     return Series(
         nights=nights,
-        baselines=_baselines(history, nights),
+        # Newest first.
+        baselines=tuple(dict.fromkeys(commit for _, _, commit in reversed(events))),
+        accepted=_accepted(history, nights, events),
         alerts=tuple(alert for alert in told if alert.id not in newly),
         newly_accepted=tuple(
             replace(
@@ -67,12 +72,12 @@ def series_of(history: NightHistory, branch: str, scenario: str) -> Series:
     )
 
 
-def _baselines(history: NightHistory, series: tuple[NightRecord, ...]) -> tuple[str, ...]:
+def _events(history: NightHistory, series: tuple[NightRecord, ...]) -> list[tuple[int, bool, str]]:
+    """List what made a commit good, in order: the place of the night among all, whether by a person, and the commit."""
     known = _commits(series)
-    events: list[tuple[int, int, str]] = []
     place = {night.night: index for index, night in enumerate(history.nights)}
-    events += [
-        (place[night.night], 0, night.head.commit)
+    events = [
+        (place[night.night], False, night.head.commit)
         for night in series
         if night.verdict.trusted and night.head is not None
     ]
@@ -80,10 +85,20 @@ def _baselines(history: NightHistory, series: tuple[NightRecord, ...]) -> tuple[
         if each.commit in known:
             # Where the night that it was said after is lost, the clock has to do.
             earlier = sum(1 for night in history.nights if night.started_at <= each.accepted_at) - 1
-            events.append((place.get(each.after_night, earlier), 1, each.commit))
+            events.append((place.get(each.after_night, earlier), True, each.commit))
     # A sort keeps the order in which equal ones were said.
-    newest_first = [commit for _, _, commit in sorted(events, key=lambda event: event[:2])][::-1]
-    return tuple(dict.fromkeys(newest_first))
+    return sorted(events, key=lambda event: event[:2])
+
+
+def _accepted(
+    history: NightHistory, series: tuple[NightRecord, ...], events: list[tuple[int, bool, str]]
+) -> tuple[tuple[int, str], ...]:
+    place = {night.night: index for index, night in enumerate(history.nights)}
+    return tuple(
+        (sum(1 for night in series if place[night.night] <= said_at), commit)
+        for said_at, by_person, commit in events
+        if by_person
+    )
 
 
 def _commits(nights: Iterable[NightRecord]) -> set[str]:

@@ -7,10 +7,11 @@ deciding everything anew, with the trials that were kept.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from perfguard.model.errors import MissingTrialError, PerfguardError
+from perfguard.model.errors import MissingTrialError, OutOfTimeError, PerfguardError
 from perfguard.model.revision import Revision
 from perfguard.model.scenario import Strategy
 from perfguard.model.trial import Completed, Trial
@@ -75,6 +76,7 @@ class Session:
 
         Raises:
             PerfguardError: the store holds another trial at this place.
+            OutOfTimeError: the time that the run may take is over; it can be resumed.
             MissingTrialError: the run is only judged again, and this trial is not kept.
         """
         number = len(self._trials) + 1
@@ -89,6 +91,8 @@ class Session:
         else:
             if self.bench.replay:
                 raise MissingTrialError(number)
+            if self.bench.until is not None and time.monotonic() >= self.bench.until:
+                raise OutOfTimeError(f"the time that was given is over after {number - 1} trials")
             if self._stale:
                 first_start = 1 + max((trial.start for trial in self._trials), default=0)
                 self._servers.restart(self._wanted, first_start=first_start, strategy=self._strategy)

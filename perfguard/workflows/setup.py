@@ -37,7 +37,8 @@ class RunRequest:
     """What every measuring verb is asked: where, with what, and how.
 
     `command` is the command line that repeats the run, `run_dir` its folder; `resume` continues the run in it. `refs`
-    are the revisions as they were named. With `replay` nothing is run: a trial that is not kept is an error.
+    are the revisions as they were named. With `replay` nothing is run: a trial that is not kept is an error. After
+    `until` (of `time.monotonic()`) no trial begins.
     """
 
     command: str
@@ -51,6 +52,7 @@ class RunRequest:
     installer: InstallerName
     refs: tuple[str, ...] = ()
     replay: bool = False
+    until: float | None = None
 
 
 def open_range(request: RunRequest, good: str, bad: str, progress: Progress) -> Repository:
@@ -119,6 +121,7 @@ def open_bench(request: RunRequest, repository: Repository, store: RunStore, pro
         progress=progress,
         port=request.port,
         replay=request.replay,
+        until=request.until,
     )
 
 

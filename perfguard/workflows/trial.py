@@ -37,7 +37,7 @@ class Bench:
     """Everything trials share: what to run, with what, and where results go.
 
     `environment` is what servers run in, `model_path` the model on disk, `port` a fixed port or None. With
-    `replay` no server is started.
+    `replay` no server is started. After `until` (of `time.monotonic()`) no trial begins.
     """
 
     scenario: Scenario
@@ -49,6 +49,7 @@ class Bench:
     progress: Progress
     port: int | None
     replay: bool = False
+    until: float | None = None
 
 
 def run_trial(bench: Bench, server: RunningServer, work_dir: Path, *, first: bool, profile: bool) -> Samples:

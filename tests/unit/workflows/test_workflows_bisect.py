@@ -3,13 +3,14 @@
 import dataclasses
 import itertools
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from made_trials import make_samples, make_trial
 
 from perfguard.load.schedule import build_phases
-from perfguard.model.errors import PerfguardError, UsageError
+from perfguard.model.errors import OutOfTimeError, PerfguardError, UsageError
 from perfguard.model.progress import Silent
 from perfguard.model.result import BisectVerdict, CompareVerdict, Direction
 from perfguard.model.revision import HistoryKind, Revision, RevisionChange, RevisionRange
@@ -174,7 +175,18 @@ def lab(tmp_path, monkeypatch):
     schedules = build_phases(scenario.load)
     monkeypatch.setattr(judge_module, "site_packages", lambda _environment: packages)
 
-    def run(workflow, world, *arguments, count=12, resume=False, folder="run", seed=0, touched=None, progress=None):
+    def run(
+        workflow,
+        world,
+        *arguments,
+        count=12,
+        resume=False,
+        folder="run",
+        seed=0,
+        touched=None,
+        until=None,
+        progress=None,
+    ):
         repository = FakeRepository(count, tree)
         repository.touched = touched or {}
 
@@ -189,6 +201,7 @@ def lab(tmp_path, monkeypatch):
                 progress=progress,
                 port=None,
                 replay=request.replay,
+                until=request.until,
             )
 
         monkeypatch.setattr(bisect_module, "open_range", lambda *_: repository)
@@ -206,6 +219,7 @@ def lab(tmp_path, monkeypatch):
             seed=seed,
             port=None,
             installer="pip",
+            until=until,
         )
         return workflow(request, *arguments, progress or Silent())
 
@@ -288,6 +302,18 @@ def test_a_resumed_bisect_runs_no_trial_twice_and_ends_the_same(lab, die_after):
     # The servers of before are gone: what follows ran on new starts, which are not taken for the old ones.
     before = {t.start for t in result.trials[:die_after]}
     assert not before & {t.start for t in result.trials[die_after:]}
+
+
+def test_when_the_time_is_over_no_trial_begins_and_the_run_goes_on_later(lab, monkeypatch):
+    world = World(4)
+    # A clock that a trial moves by one second.
+    monkeypatch.setattr(session_module, "time", SimpleNamespace(monotonic=lambda: float(len(world.ran))))
+    with pytest.raises(OutOfTimeError, match="over after 6 trials"):
+        lab(bisect, world, "r0", "r11", Direction.REGRESSION, until=6.0)
+    assert len(world.ran) == 6
+    result = lab(bisect, world, "r0", "r11", Direction.REGRESSION, resume=True)
+    assert [number for number, _ in world.ran] == list(range(1, len(world.ran) + 1))
+    assert result.culprit.revision.label == "r4"
 
 
 def test_resuming_something_else_is_refused(lab):
