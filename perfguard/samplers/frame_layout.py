@@ -1,8 +1,9 @@
 """Where CPython keeps the Python stack of a thread: the offsets of each version, for 64-bit Linux.
 
-Source: Include/cpython/pystate.h, code.h, frameobject.h, unicodeobject.h and Include/internal/pycore_frame.h of 3.10.13,
-3.11.7, 3.12.1 and 3.13.0: the numbers are what `offsetof` gives. From 3.13 on an interpreter tells most of them itself;
-their places in that table are those of Include/internal/pycore_debug_offsets.h (`_Py_DebugOffsets`) of 3.13 and 3.14.
+Source: Include/cpython/pystate.h, code.h, frameobject.h, unicodeobject.h and Include/internal/pycore_frame.h of
+3.10.13, 3.11.7, 3.12.1 and 3.13.0: the numbers are what `offsetof` gives. From 3.13 on an interpreter tells most of
+them itself (`_Py_DebugOffsets`); their places in that table are those of Include/internal/pycore_runtime.h of 3.13 and
+pycore_debug_offsets.h of 3.14.
 """
 
 from __future__ import annotations

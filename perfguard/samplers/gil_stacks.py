@@ -1,4 +1,4 @@
-"""Counts the Python stacks that hold a process's GIL and that wait for it, in the very looks that find them doing so."""
+"""Counts the Python stacks that hold a process's GIL and that wait for it, in the very looks that find them so."""
 
 from __future__ import annotations
 
@@ -27,16 +27,18 @@ class StackTally:
         self._waits: Counter[int] = Counter()
         self._pairs: Counter[tuple[int, int | None]] = Counter()
         self._unread_holds = self._unread_waits = 0
-        self.unknown, self._threads, self._reader = "", 0, None
+        self._reader: FrameReader | None = None
+        self._threads = 0
+        self._unknown = ""
         version = tuple(int(part) for part in gil.python.split("."))
         layout = find_frame_layout(memory, gil.runtime, (version[0], version[1]))
         if layout is None:
-            self.unknown = f"where CPython {gil.python} keeps its Python stacks is not known"
+            self._unknown = f"where CPython {gil.python} keeps its Python stacks is not known"
         elif gil.code_type is None:
-            self.unknown = "this interpreter does not export its types, so its Python stacks cannot be told"
+            self._unknown = "this interpreter does not export its types, so its Python stacks cannot be told"
         else:
             self._threads = layout.threads
-            self._reader: FrameReader | None = FrameReader(memory, layout, gil.code_type)
+            self._reader = FrameReader(memory, layout, gil.code_type)
 
     def relist(self) -> None:
         """Find the threads' states anew, and forget what may have changed its place; now and then."""
@@ -78,7 +80,7 @@ class StackTally:
             ),
             unread_hold_ticks=self._unread_holds,
             unread_wait_ticks=self._unread_waits,
-            unknown=self.unknown,
+            unknown=self._unknown,
         )
 
     def _number(self, tid: int, native_tid: int, state: int) -> int | None:
@@ -86,11 +88,13 @@ class StackTally:
             return None
         try:
             # A state may have been freed with its thread, and be another's now.
-            frames = self._reader.stack(state) if self._tid(state) == native_tid else ()
+            if self._tid(state) != native_tid:
+                return None
+            frames = self._reader.stack(state)
         except (OSError, TornStackError):
             return None
         key = tid, frames
-        if not frames or (key not in self._numbers and len(self._numbers) >= _MOST_STACKS):
+        if key not in self._numbers and len(self._numbers) >= _MOST_STACKS:
             return None
         return self._numbers.setdefault(key, len(self._numbers))
 

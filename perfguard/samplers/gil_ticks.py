@@ -2,8 +2,9 @@
 
 A look takes two kinds of readings. `/proc/PID/task/TID/syscall` tells whether a thread is blocked and on which futex:
 one inside the GIL means that it waits for the GIL. The GIL's own words in `/proc/PID/mem` tell whether it is taken and
-by whom; with `stacks`, the Python stacks of both are read in the same look. What looks cannot tell well, how long a thread ran or was ready without a core (a thread that was woken and not
-yet scheduled reads `running`), the kernel counts exactly; its counters are read at both ends.
+by whom; where they are asked for, the Python stacks of both are read in the same look. What looks cannot tell well, how
+long a thread ran or was ready without a core (a thread that was woken and not yet scheduled reads `running`), the
+kernel counts exactly; its counters are read at both ends.
 
 This runs as a process of its own (`python -m perfguard.samplers.gil_ticks`), which neither disturbs the threads of its
 parent nor is disturbed by their GIL; see `perfguard.samplers.gil`.

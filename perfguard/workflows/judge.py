@@ -10,10 +10,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from perfguard.evidence.gil_frames import GilCosts, add_costs, read_costs
 from perfguard.evidence.gil_trials import judge_gil_trials
 from perfguard.evidence.rules import RuleConfig, judge
 from perfguard.evidence.stacks import merge, parse_folded
 from perfguard.evidence.trial import TrialEvidence, trial_evidence
+from perfguard.model.gil_stacks import GilProfile
 from perfguard.model.profile import Stack
 from perfguard.model.result import Finding, RevisionSummary, RunInfo
 from perfguard.model.revision import Revision
@@ -61,8 +63,21 @@ class Judge:
                 text = self._bench.store.get_artifact(profile.artifact).decode("utf-8", errors="replace")
                 parsed = parse_folded(text, strip_prefixes=prefixes)
                 stacks[profile.role] = merge(stacks.get(profile.role, ()), parsed)
-            self._evidence[trial.number] = trial_evidence(samples, stacks, sources, packaged_call_rules())
+            gil = self._gil_costs(samples.gil_profiles, prefixes)
+            self._evidence[trial.number] = trial_evidence(samples, stacks, sources, packaged_call_rules(), gil)
         return self._evidence[trial.number]
+
+    def _gil_costs(self, profiles: Sequence[GilProfile], prefixes: tuple[str, ...]) -> dict[str, GilCosts]:
+        by_role: dict[str, list[GilCosts]] = {}
+        for profile in profiles:
+            keys = {"holding": profile.holding, "waiting": profile.waiting, "meanwhile": profile.meanwhile}
+            texts = {
+                name: self._bench.store.get_artifact(key).decode("utf-8", errors="replace")
+                for name, key in keys.items()
+            }
+            costs = read_costs(texts, looks=profile.looks, unknown=profile.unknown, strip_prefixes=prefixes)
+            by_role.setdefault(profile.role, []).append(costs)
+        return {role: add_costs(costs) for role, costs in by_role.items()}
 
     def _tree_sources(self, commit: str) -> tuple[TreeSources, tuple[str, ...]]:
         if commit not in self._sources:
