@@ -7,7 +7,7 @@ frame that says so, so that the sum stays true.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from perfguard.evidence.gil import gil_seconds
@@ -90,6 +90,18 @@ def read_costs(texts: Mapping[str, str], *, looks: int, unknown: str, strip_pref
     """
     read = {name: parse_folded(text, strip_prefixes=strip_prefixes) for name, text in texts.items()}
     return GilCosts(looks=looks, unknown=unknown, **read)
+
+
+def with_names(costs: GilCosts, stacks: Iterable[Stack]) -> GilCosts:
+    """Name threads as other stacks of the same processes do: by Python's names, where the kernel's are cut off."""
+    names = {stack.tid: stack.thread for stack in stacks if stack.tid and stack.thread}
+
+    def renamed(of: tuple[Stack, ...]) -> tuple[Stack, ...]:
+        return tuple(replace(stack, thread=names.get(stack.tid, stack.thread)) for stack in of)
+
+    return replace(
+        costs, holding=renamed(costs.holding), waiting=renamed(costs.waiting), meanwhile=renamed(costs.meanwhile)
+    )
 
 
 def gil_layers(trials: Sequence[tuple[GilCosts, float]]) -> GilLayers | None:

@@ -70,8 +70,9 @@ class RecordedProcess:
     """One process; `role` is its title. `stacks` names its file of folded stacks, None where there are none.
 
     `memory` is None where it could not be read, or not twice. `gil_frames` has the functions that held the GIL or
-    waited for it, those that waited most first; `gil_frames_unknown` says why there can be none. `gil_hold_stacks` and
-    `gil_wait_stacks` name the files of folded stacks behind them, in microseconds; None: there are none.
+    waited for it, those that waited most first; `gil_frames_unknown` says why there can be none. `gil_hold_stacks`,
+    `gil_wait_stacks` and `gil_meanwhile_stacks` (two frames: what waited, what held the GIL) name the files of folded
+    stacks behind them, in microseconds; None: there are none. `gil_looks` stand behind them.
     """
 
     pid: int
@@ -89,6 +90,8 @@ class RecordedProcess:
     gil_frames_unknown: str = ""
     gil_hold_stacks: str | None = None
     gil_wait_stacks: str | None = None
+    gil_meanwhile_stacks: str | None = None
+    gil_looks: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

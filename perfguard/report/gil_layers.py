@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ HOLD, WAIT = "hold", "wait"
 # The name of each layer in the viewer, and what its time was spent in.
 LAYERS = {HOLD: ("Holding the GIL", "holding the GIL"), WAIT: ("Waiting for the GIL", "waiting for the GIL")}
 _NAME_LIMIT = 500
+_MOST_FRAMES = 30
+_MOST_HOLDERS = 5
+_LINE = re.compile(r":\d+\)$")
 _NOT_LOOKED_AT = "the stacks that held the GIL or waited for it were not read when this was recorded"
 
 
@@ -69,6 +73,59 @@ def meanwhile_of(side: Side, role: str) -> list[list[Any]]:
                 for waiting, holding, ms in profile.gil.meanwhile
             ]
     return found
+
+
+def gil_frames(before: Sequence[RoleProfile], after: Sequence[RoleProfile]) -> list[dict[str, Any]]:
+    """Give for a document the functions that waited for the GIL or held it, by the innermost frame, of every role.
+
+    Milliseconds per request. A side that could not be told has null for its costs, and says why.
+    """
+    sides = [{profile.role: profile for profile in side} for side in (before, after)]
+    return [
+        entry
+        for role in sorted(sides[0].keys() | sides[1].keys())
+        for entry in _role_frames(role, [side.get(role) for side in sides])
+    ]
+
+
+def _role_frames(role: str, sides: Sequence[RoleProfile | None]) -> list[dict[str, Any]]:
+    told = [None if profile is None else _told(profile) for profile in sides]
+    if not any(told):
+        reasons = [profile.gil.unknown for profile in sides if profile is not None and profile.gil is not None]
+        return [{"role": role, "unknown": reason} for reason in filter(None, reasons[:1])]
+    waits = [_by_function(gil.waiting) if gil else {} for gil in told]
+    holds = [_by_function(gil.holding) if gil else {} for gil in told]
+    largest = {
+        name: max(costs.get(name, 0.0) for costs in (*waits, *holds)) for side in (*waits, *holds) for name in side
+    }
+    shown = sorted(largest, key=lambda name: (-largest[name], name))[:_MOST_FRAMES]
+    return [
+        {
+            "role": role,
+            "frame": name,
+            **{
+                f"{side}_{doing}_ms_per_request": costs[place].get(name, 0.0) if gil else None
+                for place, (side, gil) in enumerate(zip(("before", "after"), told, strict=True))
+                for doing, costs in (("waiting", waits), ("holding", holds))
+            },
+            "held_meanwhile": [
+                {"frame": held, "after_ms_per_request": ms} for waiting, held, ms in _pairs(told[1]) if waiting == name
+            ][:_MOST_HOLDERS],
+        }
+        for name in shown
+    ]
+
+
+def _pairs(gil: GilLayers | None) -> tuple[tuple[str, str, float], ...]:
+    return gil.meanwhile if gil is not None else ()
+
+
+def _by_function(stacks: Sequence[tuple[tuple[str, ...], float]]) -> dict[str, float]:
+    costs: dict[str, float] = {}
+    for frames, ms in stacks:
+        name = _LINE.sub(")", frames[-1])
+        costs[name] = costs.get(name, 0.0) + ms
+    return costs
 
 
 def _told(profile: RoleProfile) -> GilLayers | None:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from perfguard.evidence.gil_frames import GilCosts, add_costs, read_costs
+from perfguard.evidence.gil_frames import GilCosts, add_costs, read_costs, with_names
 from perfguard.evidence.gil_trials import judge_gil_trials
 from perfguard.evidence.rules import RuleConfig, judge
 from perfguard.evidence.stacks import merge, parse_folded
@@ -63,11 +63,13 @@ class Judge:
                 text = self._bench.store.get_artifact(profile.artifact).decode("utf-8", errors="replace")
                 parsed = parse_folded(text, strip_prefixes=prefixes)
                 stacks[profile.role] = merge(stacks.get(profile.role, ()), parsed)
-            gil = self._gil_costs(samples.gil_profiles, prefixes)
+            gil = self._gil_costs(samples.gil_profiles, stacks, prefixes)
             self._evidence[trial.number] = trial_evidence(samples, stacks, sources, packaged_call_rules(), gil)
         return self._evidence[trial.number]
 
-    def _gil_costs(self, profiles: Sequence[GilProfile], prefixes: tuple[str, ...]) -> dict[str, GilCosts]:
+    def _gil_costs(
+        self, profiles: Sequence[GilProfile], stacks: dict[str, tuple[Stack, ...]], prefixes: tuple[str, ...]
+    ) -> dict[str, GilCosts]:
         by_role: dict[str, list[GilCosts]] = {}
         for profile in profiles:
             keys = {"holding": profile.holding, "waiting": profile.waiting, "meanwhile": profile.meanwhile}
@@ -76,7 +78,7 @@ class Judge:
                 for name, key in keys.items()
             }
             costs = read_costs(texts, looks=profile.looks, unknown=profile.unknown, strip_prefixes=prefixes)
-            by_role.setdefault(profile.role, []).append(costs)
+            by_role.setdefault(profile.role, []).append(with_names(costs, stacks.get(profile.role, ())))
         return {role: add_costs(costs) for role, costs in by_role.items()}
 
     def _tree_sources(self, commit: str) -> tuple[TreeSources, tuple[str, ...]]:

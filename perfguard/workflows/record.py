@@ -15,7 +15,7 @@ import msgspec
 from perfguard.evidence.callsites import CallClass, CallSites
 from perfguard.evidence.cpu import divide_work, judge_cpu
 from perfguard.evidence.gil import ThreadShare, judge_gil, thread_shares
-from perfguard.evidence.gil_frames import gil_costs, top_frames
+from perfguard.evidence.gil_frames import gil_costs, top_frames, with_names
 from perfguard.evidence.memory import judge_memory, memory_growth
 from perfguard.evidence.stacks import parse_folded, render_folded
 from perfguard.model.errors import PerfguardError, UntestableError
@@ -227,7 +227,7 @@ def _judge_process(
         *judge_cpu(process, shares, polling, machine),
         *(judge_memory(grown) if grown else ()),
     )
-    costs = gil_costs(process)
+    costs = with_names(gil_costs(process), stacks)
     recorded = RecordedProcess(
         pid=process.pid,
         role=process.role,
@@ -243,6 +243,8 @@ def _judge_process(
         gil_frames_unknown=costs.unknown,
         gil_hold_stacks=_write_stacks(output_dir / f"gil-hold-{process.pid}.folded", costs.holding),
         gil_wait_stacks=_write_stacks(output_dir / f"gil-wait-{process.pid}.folded", costs.waiting),
+        gil_meanwhile_stacks=_write_stacks(output_dir / f"gil-meanwhile-{process.pid}.folded", costs.meanwhile),
+        gil_looks=costs.looks,
         threads=tuple(_thread(share, polling, stacks) for share in shares),
     )
     return recorded, findings

@@ -158,7 +158,7 @@ export class Viewer {
       const words = { added: "No code was added.", removed: "No code was removed." };
       const unknown = this.state.layer === CPU ? "" : roles.flatMap((role) => role.gilUnknown).find((each) => each);
       if (unknown) return "The GIL cannot be told by function: " + unknown + ".";
-      if (this.state.layer !== CPU && roles.length && !words[this.state.view]) return "Nobody was seen " + this.unit().name.replace(/^ms( per request)? /, "") + ".";
+      if (this.state.layer !== CPU && roles.length && !words[this.state.view]) return "Nobody was seen " + this.profiles.unit.name.replace(/^ms( per request)? /, "") + ".";
       return words[this.state.view] || (roles.length && tree.count > 1 ? "Nothing of it ran on this side." : "No stacks of this process were sampled on this side.");
     }
     return skipped ? counted(skipped, "frame", "frames") + " narrower than a pixel (with what they call) are not drawn; zoom in to see them." : "";
