@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from perfguard.evidence.gil import gil_seconds
-from perfguard.evidence.stacks import function_key, merge, parse_folded
+from perfguard.evidence.stacks import function_key, merge, parse_folded, parse_frame
 from perfguard.model.gil_stacks import GilLayers, GilStacks
 from perfguard.model.profile import Frame, Stack
 from perfguard.model.recording import GilFrame, HeldMeanwhile
@@ -132,6 +132,15 @@ def gil_layers(trials: Sequence[tuple[GilCosts, float]]) -> GilLayers | None:
     )
 
 
+def most_waiting(layers: GilLayers | None) -> str:
+    """Say in a sentence which function waits most and what holds the GIL meanwhile; empty where that is not known."""
+    if layers is None or not layers.meanwhile:
+        return ""
+    waiting, holding, ms = layers.meanwhile[0]
+    whole = sum(each for _, _, each in layers.meanwhile)
+    return f"Most of the waiting ({ms / whole:.0%} of {whole:.3g} ms/request): {waiting}, while {holding} holds it."
+
+
 def top_frames(costs: GilCosts, *, most: int) -> tuple[GilFrame, ...]:
     """Tell which functions held the GIL and waited for it, by the innermost frame; those that waited most first.
 
@@ -181,9 +190,7 @@ def _function(frame: Frame) -> str:
 
 
 def _frames(names: Iterable[str]) -> tuple[Frame, ...]:
-    text = ";".join(name.replace(";", ",").replace("\n", " ") for name in names)
-    # The one reader of frames is that of folded stacks.
-    return parse_folded(f"thread (1);{text} 1")[0].frames if text else (NO_PYTHON,)
+    return tuple(parse_frame(name) for name in names) or (NO_PYTHON,)
 
 
 def _pairs(

@@ -1,7 +1,6 @@
 """What the trials of each side told of the GIL: a line a process, for the page's table and for its flamegraph.
 
-The GIL is watched a thread at a time, from outside, and not a stack at a time. So it is told of a process and of its
-busiest thread, never of a frame.
+Told of a process and of its busiest thread; `report.gil_layers` has the frames.
 """
 
 from __future__ import annotations

@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from perfguard.evidence.gil_frames import GilCosts, add_costs, read_costs, with_names
+from perfguard.evidence.gil_frames import GilCosts, add_costs, gil_layers, most_waiting, read_costs, with_names
 from perfguard.evidence.gil_trials import judge_gil_trials
 from perfguard.evidence.rules import RuleConfig, judge
 from perfguard.evidence.stacks import merge, parse_folded
@@ -154,8 +155,16 @@ def judge_rules(session: Session, judged: Judge, baseline: Revision, candidate: 
         ]
         for revision in (baseline, candidate)
     ]
-    findings = (*judge(sides[0], sides[1], config), *judge_gil_trials(gils[0], gils[1], config))
+    contended = [_with_frames(finding, sides[1]) for finding in judge_gil_trials(gils[0], gils[1], config)]
+    findings = (*judge(sides[0], sides[1], config), *contended)
     return tuple(sorted(findings, key=lambda finding: not finding.fired))
+
+
+def _with_frames(finding: Finding, trials: Sequence[TrialEvidence]) -> Finding:
+    """Say where a role waits for the GIL, where it waits too much and that is known."""
+    known = [(trial.gil[finding.role], trial.profiled_requests) for trial in trials if finding.role in trial.gil]
+    said = most_waiting(gil_layers(known)) if finding.fired else ""
+    return replace(finding, effect=f"{finding.effect} {said}") if said else finding
 
 
 def run_info(request: RunRequest, session: Session) -> RunInfo:

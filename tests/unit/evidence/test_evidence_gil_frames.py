@@ -11,6 +11,7 @@ from perfguard.evidence.gil_frames import (
     add_costs,
     gil_costs,
     gil_layers,
+    most_waiting,
     read_costs,
     top_frames,
     with_names,
@@ -136,6 +137,12 @@ def test_layers_are_means_over_the_trials_that_could_be_told():
     assert layers.waiting_threads == ("helper",) * 3
     assert layers.meanwhile[0] == ("poll (helper.py)", "parse (server.py)", pytest.approx(45.0))
     assert gil_layers([]) is None
+
+
+def test_a_sentence_says_where_most_of_the_waiting_is():
+    said = most_waiting(gil_layers([(gil_costs(process()), 100)]))
+    assert said == "Most of the waiting (75% of 40 ms/request): poll (helper.py), while parse (server.py) holds it."
+    assert most_waiting(None) == most_waiting(gil_layers([(GilCosts(looks=0, unknown="denied"), 1)])) == ""
 
 
 def test_costs_survive_their_files_and_take_python_s_names():
