@@ -21,16 +21,19 @@ from perfguard.samplers.gil import GilSampler
 PROGRAM = """
 import json, sys, threading, time
 stop, truth = threading.Event(), {}
-def counters():
+def delay():
+    # Another thread may take the GIL meanwhile, so no clock may run over this.
     with open("/proc/thread-self/schedstat") as file:
-        ran, delayed, _ = file.read().split()
-    return time.perf_counter(), int(ran) / 1e9, int(delayed) / 1e9
+        return int(file.read().split()[1]) / 1e9
 def timed(function):
-    before = counters()
+    delayed = delay()
+    began, ran = time.perf_counter(), time.thread_time()
     function()
+    wall, ran = time.perf_counter() - began, time.thread_time() - ran
+    delayed = delay() - delayed
     spent = truth.setdefault(function.__name__, [0.0, 0.0, 0.0])
-    for place, (one, other) in enumerate(zip(before, counters())):
-        spent[place] += other - one
+    for place, seconds in enumerate((wall, ran, delayed)):
+        spent[place] += seconds
 def heavy():
     for _ in range(600_000): pass
 def light():
