@@ -22,6 +22,7 @@ class StackTally:
         self._memory = memory
         self._gil = gil
         self._states: dict[int, int] = {}  # by the thread's native id
+        self._is_stale = True
         self._numbers: dict[tuple[int, tuple[str, ...]], int] = {}
         self._holds: Counter[int] = Counter()
         self._waits: Counter[int] = Counter()
@@ -41,13 +42,10 @@ class StackTally:
             self._reader = FrameReader(memory, layout, gil.code_type)
 
     def relist(self) -> None:
-        """Find the threads' states anew, and forget what may have changed its place; now and then."""
-        if self._reader is None:
-            return
-        self._reader.forget()
-        with suppress(OSError):  # the list changed while it was followed: the next time will do
-            states = {self._tid(state): state for state in thread_states(self._memory, self._gil, self._threads)}
-            self._states = states
+        """Forget what may have changed its place; now and then."""
+        self._is_stale = True
+        if self._reader is not None:
+            self._reader.forget()
 
     def hold(self, tid: int, native_tid: int, state: int) -> int | None:
         """Count the stack of the thread that holds the GIL; gives its number, None where it cannot be read."""
@@ -60,7 +58,7 @@ class StackTally:
 
     def wait(self, tid: int, native_tid: int, holding: int | None) -> None:
         """Count the stack of a thread that waits for the GIL while the stack `holding` has it."""
-        number = self._number(tid, native_tid, self._states.get(native_tid, 0))
+        number = self._number(tid, native_tid, self._state_of(native_tid))
         if number is None:
             self._unread_waits += 1
         else:
@@ -82,6 +80,15 @@ class StackTally:
             unread_wait_ticks=self._unread_waits,
             unknown=self._unknown,
         )
+
+    def _state_of(self, native_tid: int) -> int:
+        """Return where a thread's state lies, 0: not known. The list is read no sooner than one is asked for."""
+        if self._is_stale and self._reader is not None:
+            self._is_stale = False
+            with suppress(OSError):  # the list changed while it was followed: the next time will do
+                states = thread_states(self._memory, self._gil, self._threads)
+                self._states = {self._tid(state): state for state in states}
+        return self._states.get(native_tid, 0)
 
     def _number(self, tid: int, native_tid: int, state: int) -> int | None:
         if self._reader is None or not state:

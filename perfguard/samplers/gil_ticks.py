@@ -222,7 +222,9 @@ def _note_stacks(tally: StackTally, holder: tuple[_Thread, int] | None, waiting:
         holding = tally.hold(thread.tid, thread.first.native_tid, state)
     for thread in waiting:
         if not thread.foreign:
-            tally.wait(thread.tid, thread.first.native_tid, holding)
+            # A holder that waits by now has given it away since.
+            held_by = None if holder is not None and holder[0] is thread else holding
+            tally.wait(thread.tid, thread.first.native_tid, held_by)
 
 
 def _note_holder(process: _Process, gil: Gil) -> tuple[_Thread, int] | None:

@@ -33,11 +33,11 @@ def timed(function):
     for place, seconds in enumerate((wall, ran, delayed)):
         spent[place] += seconds
 def heavy():
-    for _ in range(600_000): pass
+    for _ in range(1_500_000): pass
 def light():
-    for _ in range(200_000): pass
+    for _ in range(500_000): pass
 def other():
-    for _ in range(400_000): pass
+    for _ in range(1_000_000): pass
 def both():
     while not stop.is_set():
         timed(heavy)
