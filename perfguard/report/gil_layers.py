@@ -75,20 +75,23 @@ def meanwhile_of(side: Side, role: str) -> list[list[Any]]:
     return found
 
 
-def gil_frames(before: Sequence[RoleProfile], after: Sequence[RoleProfile]) -> list[dict[str, Any]]:
+def gil_frames(
+    before: Sequence[RoleProfile], after: Sequence[RoleProfile], *, most: int = _MOST_FRAMES
+) -> list[dict[str, Any]]:
     """Give for a document the functions that waited for the GIL or held it, by the innermost frame, of every role.
 
-    Milliseconds per request. A side that could not be told has null for its costs, and says why.
+    At most `most` of a role, the costliest first, in milliseconds per request. A side that could not be told has null
+    for its costs; a role of which nothing can be told says why.
     """
     sides = [{profile.role: profile for profile in side} for side in (before, after)]
     return [
         entry
         for role in sorted(sides[0].keys() | sides[1].keys())
-        for entry in _role_frames(role, [side.get(role) for side in sides])
+        for entry in _role_frames(role, [side.get(role) for side in sides], most)
     ]
 
 
-def _role_frames(role: str, sides: Sequence[RoleProfile | None]) -> list[dict[str, Any]]:
+def _role_frames(role: str, sides: Sequence[RoleProfile | None], most: int) -> list[dict[str, Any]]:
     told = [None if profile is None else _told(profile) for profile in sides]
     if not any(told):
         reasons = [profile.gil.unknown for profile in sides if profile is not None and profile.gil is not None]
@@ -98,7 +101,7 @@ def _role_frames(role: str, sides: Sequence[RoleProfile | None]) -> list[dict[st
     largest = {
         name: max(costs.get(name, 0.0) for costs in (*waits, *holds)) for side in (*waits, *holds) for name in side
     }
-    shown = sorted(largest, key=lambda name: (-largest[name], name))[:_MOST_FRAMES]
+    shown = sorted(largest, key=lambda name: (-largest[name], name))[:most]
     return [
         {
             "role": role,

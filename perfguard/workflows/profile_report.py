@@ -25,6 +25,7 @@ from perfguard.workflows.record import process_sites
 
 _MICROSECONDS = Unit(name="microseconds", amount="microseconds", symbol="us", key="us")
 _THREAD_COLUMNS = (">tid", "thread", ">running", ">polling", ">ready, no core", ">GIL held", ">GIL wait", ">off CPU")
+_MOST_HOLDERS = 3
 _MOST_THREADS = 12  # of a process that are told apart in the flamegraph
 
 
@@ -49,7 +50,10 @@ def recording_report(recording: Recording, output_dir: Path) -> ProfileReport:
         sides=(Side(name="Recorded", label=recording.started_at, profiles=tuple(profiles)),),
         unit=SAMPLES,
         findings=tuple(fired),
-        tables=tuple(_thread_table(process) for process in processes),
+        tables=(
+            *(_thread_table(process) for process in processes),
+            *(_gil_table(process) for process in processes if process.gil_frames),
+        ),
         environment=_machine(recording),
         command=recording.command,
     )
@@ -211,6 +215,23 @@ def _thread_table(process: RecordedProcess) -> FactTable:
         columns=_THREAD_COLUMNS,
         rows=tuple(_thread_row(thread) for thread in process.threads),
         note=f"Shares of the time; running, ready, waiting for the GIL and off the CPU add up to one.{gil}{ended}",
+    )
+
+
+def _gil_table(process: RecordedProcess) -> FactTable:
+    return FactTable(
+        title=f"Functions of {process.role} ({process.pid}) that waited for the GIL or held it",
+        columns=("function", ">waits, s", ">holds, s", "what held it meanwhile, share of the waiting"),
+        rows=tuple(
+            (
+                frame.frame,
+                f"{frame.wait_s:.3f}",
+                f"{frame.hold_s:.3f}",
+                "; ".join(f"{held.frame} {held.wait_frac:.0%}" for held in frame.held_meanwhile[:_MOST_HOLDERS]),
+            )
+            for frame in process.gil_frames
+        ),
+        note="By the innermost Python frame, added up over threads; the flamegraph has the whole stacks.",
     )
 
 

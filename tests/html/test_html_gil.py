@@ -54,6 +54,14 @@ def test_waiting_names_what_held_the_gil_meanwhile(page):
     assert "held meanwhile" not in hover(page, "main (server.py)").inner_text()
 
 
+def test_the_functions_stand_in_the_page_without_a_script_too(visit, tmp_path):
+    page = visit(write_gil_report(tmp_path / "gil.html", layers(1.0), layers(2.0)), script=False)
+    table = page.locator("#gil table").nth(1)
+    (row,) = table.locator("tbody tr", has=page.locator("th", has_text="poll (helper.py)")).all_inner_texts()
+    assert row.split("\t")[2:6] == ["3.00", "6.00", "0.500", "0.500"]
+    assert "parse (server.py) 4.80" in row
+
+
 def test_a_key_walks_through_the_layers_and_the_address_follows(page):
     seen = []
     for _ in range(3):

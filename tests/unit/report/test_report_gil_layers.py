@@ -12,6 +12,7 @@ import pytest
 from perfguard.model.gil_stacks import GilLayers
 from perfguard.model.result import RoleProfile
 from perfguard.report.flame import SAMPLES, Side, pack
+from perfguard.report.gil import gil_frame_rows
 from perfguard.report.gil_layers import gil_frames
 from perfguard.report.jsonable import to_json_document
 
@@ -99,6 +100,22 @@ def test_the_document_tells_functions_of_both_sides():
     unknown = GilLayers(looks=0, unknown="denied")
     assert gil_frames((profile(unknown),), (profile(unknown),)) == [{"role": "server", "unknown": "denied"}]
     assert gil_frames((profile(),), (profile(),)) == []
+
+
+def test_the_page_tells_the_functions_without_a_script():
+    sides = [
+        Side(name=name, label=name, profiles=(each,)) for name, each in (("B", profile()), ("A", profile(layers())))
+    ]
+    parse, poll = gil_frame_rows(sides)
+    assert (poll.role, poll.frame, poll.waits, poll.holds) == (
+        "server",
+        "poll (helper.py)",
+        ("n/a", "3.00"),
+        ("n/a", "0"),
+    )
+    assert poll.meanwhile == "parse (server.py) 3.00"
+    assert parse.holds == ("n/a", "4.00")
+    assert gil_frame_rows(sides[:1]) == ()
 
 
 def test_documents_with_and_without_layers_follow_the_schema(samples):
