@@ -26,6 +26,7 @@ NOBODY = Frame(function="<nobody, or not to be told>", file="", line=0)
 _MICROSECONDS = 1e6
 _US_PER_MS = 1000.0
 _MOST_PAIRS = 300
+_NOT_ASKED = "its stacks were not asked for"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +47,7 @@ class GilCosts:
 def gil_costs(process: ProcessTicks) -> GilCosts:
     """Divide the time that each thread of a process held the GIL and waited for it among its stacks."""
     found = process.gil_stacks
-    unknown = (
-        process.gil_reason if process.gil is not GilAnswer.WATCHED else found.unknown if found else "not asked for"
-    )
+    unknown = process.gil_reason if process.gil is not GilAnswer.WATCHED else found.unknown if found else _NOT_ASKED
     if found is None or unknown:
         return GilCosts(looks=process.ticks, unknown=unknown)
     stacks = [_frames(stack.frames) for stack in found.stacks]
