@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -17,6 +17,7 @@ from perfguard.report.clean import clean_text
 
 # A thread that does less than this, and hardly waits for the GIL either, only fills the table.
 _SHOWN_FRAC = 0.005
+_GIL_FRAMES = 3
 _MIB = 1024.0 * 1024.0
 _COLUMNS = ("running", "polling", "run\ndelay", "GIL\nheld", "GIL\nwait", "off CPU")
 
@@ -67,9 +68,8 @@ def _print_process(process: RecordedProcess, console: Console) -> None:
         table.add_row(str(thread.tid), Text(clean_text(thread.name)), *_cells(thread))
     if shown:
         console.print(table)
-    for thread in shown:
-        for top in thread.top_frames:
-            _line(console, f"  {thread.tid} {thread.name}: {top.sample_frac:4.0%} of its samples in {top.frame}")
+    for line in (*_frame_lines(shown), *_gil_lines(process)):
+        _line(console, f"  {line}")
     if len(shown) < len(process.threads):
         _line(
             console,
@@ -84,6 +84,31 @@ def _resources(process: RecordedProcess) -> Iterator[str]:
         yield _memory(process.memory)
     if process.tcp is not None:
         yield _traffic(process.tcp)
+
+
+def _frame_lines(threads: Sequence[RecordedThread]) -> tuple[str, ...]:
+    return tuple(
+        f"{thread.tid} {thread.name}: {top.sample_frac:4.0%} of its samples in {top.frame}"
+        for thread in threads
+        for top in thread.top_frames
+    )
+
+
+def _gil_lines(process: RecordedProcess) -> tuple[str, ...]:
+    """Say which functions wait for the GIL and what holds it meanwhile, and which hold it; why it cannot be told."""
+    if process.gil is not GilAnswer.WATCHED:
+        return ()  # the process's own line says it
+    if process.gil_frames_unknown:
+        return (f"GIL by function: cannot tell: {process.gil_frames_unknown}",)
+    waiting = [frame for frame in process.gil_frames if frame.wait_s > 0][:_GIL_FRAMES]
+    holding = sorted((frame for frame in process.gil_frames if frame.hold_s > 0), key=lambda frame: -frame.hold_s)
+    lines = [
+        f"waits for the GIL {frame.wait_s:.2f} s in {frame.frame}; held meanwhile by "
+        + ", ".join(f"{held.frame} {held.wait_frac:.0%}" for held in frame.held_meanwhile[:_GIL_FRAMES])
+        for frame in waiting
+    ]
+    lines += [f"holds the GIL {frame.hold_s:.2f} s in {frame.frame}" for frame in holding[:_GIL_FRAMES]]
+    return tuple(lines)
 
 
 def _memory(grown: MemoryGrowth) -> str:

@@ -55,6 +55,15 @@ def thread_shares(process: ProcessTicks, config: RuleConfig | None = None) -> tu
     return tuple(sorted(shares, key=lambda share: (-share.running_frac - (share.gil_wait_frac or 0.0), share.tid)))
 
 
+def gil_seconds(thread: ThreadTicks) -> tuple[float, float]:
+    """Tell for how long a thread held the GIL, and for how long it waited for it, in seconds of its window."""
+    if not thread.ticks:
+        return 0.0, 0.0
+    _, _, blocked = _kernel_shares(thread)
+    waiting = blocked * thread.gil_wait_ticks / thread.blocked_ticks if thread.blocked_ticks else 0.0
+    return thread.gil_hold_ticks / thread.ticks * thread.observed_s, waiting * thread.observed_s
+
+
 def judge_gil(
     process: ProcessTicks, shares: Sequence[ThreadShare], config: RuleConfig | None = None
 ) -> tuple[ThreadFinding, ...]:

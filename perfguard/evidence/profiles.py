@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from perfguard.evidence.gil_frames import gil_layers
 from perfguard.model.errors import PerfguardError
+from perfguard.model.gil_stacks import GilLayers
 from perfguard.model.result import RoleProfile
 
 if TYPE_CHECKING:
@@ -90,7 +92,12 @@ def _merge_role(role: str, trials: Sequence[TrialEvidence], *, max_stacks: int) 
         stacks=tuple(kept),
         classes=tuple(_most(by_class.get(names)) for names, _ in kept) if by_class else (),
         threads=tuple(_most(by_thread.get(names)) for names, _ in kept) if by_thread else (),
+        gil=_merge_gil(role, trials),
     )
+
+
+def _merge_gil(role: str, trials: Sequence[TrialEvidence]) -> GilLayers | None:
+    return gil_layers([(trial.gil[role], trial.profiled_requests) for trial in trials if role in trial.gil])
 
 
 def _most(shares: Mapping[str, float] | None) -> str:

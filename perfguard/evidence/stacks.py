@@ -62,7 +62,7 @@ def parse_folded(text: str, *, strip_prefixes: Sequence[str] = ()) -> tuple[Stac
         names = folded.split(";")
         thread = threads[names[0]]
         if frames is None:
-            read = _cpython_frame if _CPYTHON_THREAD.fullmatch(names[0]) else _parse_frame
+            read = _cpython_frame if _CPYTHON_THREAD.fullmatch(names[0]) else parse_frame
             frames = FrameTable(strip_prefixes, read)
         if thread:
             del names[0]
@@ -160,6 +160,14 @@ def function_name(function: str, file: str) -> str:
     return f"{function} ({file})"
 
 
+def parse_frame(name: str) -> Frame:
+    """Read a frame that is spelled as `Frame` spells itself; what is not has no file."""
+    function, place = _split_place(name)
+    match = _LINE.fullmatch(place)
+    file, line = (match["file"], int(match["line"])) if match else (place, 0)
+    return Frame(function=function, file=file, line=line)
+
+
 def read_thread(name: str) -> tuple[str, int] | None:
     """Return the name and OS id of the thread that a first frame tells, or None where it is an ordinary frame."""
     match = _THREAD.fullmatch(name)
@@ -234,13 +242,6 @@ def _without_processes(folded: str) -> str:
     while match := _PROCESS_PREFIX.match(folded, start):
         start = match.end()
     return folded[start:]
-
-
-def _parse_frame(name: str) -> Frame:
-    function, place = _split_place(name)
-    match = _LINE.fullmatch(place)
-    file, line = (match["file"], int(match["line"])) if match else (place, 0)
-    return Frame(function=function, file=file, line=line)
 
 
 def _cpython_frame(name: str) -> Frame:

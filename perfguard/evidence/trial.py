@@ -19,6 +19,7 @@ from perfguard.model.errors import PerfguardError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from perfguard.evidence.gil_frames import GilCosts
     from perfguard.model.profile import Frame, Stack
     from perfguard.model.trial import CpuResult, ProcessCpu, Samples
 
@@ -66,6 +67,7 @@ class TrialEvidence:
 
     `cpu` and `requests` are of the measured load. `roles` has the profiled roles, `loads` all. `machine_working_frac`
     is the share of all cores that was busy with anything but polling, or None where a role that used CPU has no stacks.
+    `gil` has the roles whose GIL was looked at by stack, over the `profiled_requests`.
     """
 
     cpu: CpuResult
@@ -73,6 +75,8 @@ class TrialEvidence:
     roles: Mapping[str, RoleEvidence]
     loads: Mapping[str, RoleLoad]
     machine_working_frac: float | None
+    gil: Mapping[str, GilCosts] = field(default_factory=dict)
+    profiled_requests: int = 0
 
     @property
     def costs(self) -> dict[str, StackCosts]:
@@ -85,6 +89,7 @@ def trial_evidence(
     stacks: Mapping[str, Sequence[Stack]],
     source: SourceLookup,
     rules: CallRules = GENERIC_RULES,
+    gil: Mapping[str, GilCosts] | None = None,
 ) -> TrialEvidence:
     """Judge what a trial measured, role by role.
 
@@ -94,6 +99,7 @@ def trial_evidence(
             without profiling.
         source: the source files of the revision that ran, by the names in `stacks`.
         rules: what the names of calls say; the server's own have to be added to the generic ones.
+        gil: the stacks of every role that held its GIL and that waited for it, where they were read.
 
     Raises:
         PerfguardError: no request succeeded, or a role has stacks but its CPU was not sampled.
@@ -118,6 +124,8 @@ def trial_evidence(
         roles=roles,
         loads={role: _role_load(role, samples.cpu, samples.load.succeeded, polling.get(role)) for role in names},
         machine_working_frac=_machine_working_frac(samples.cpu, polling),
+        gil=gil or {},
+        profiled_requests=samples.profiled_load.succeeded if samples.profiled_load else 0,
     )
 
 

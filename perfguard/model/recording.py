@@ -45,10 +45,35 @@ class RecordedThread:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HeldMeanwhile:
+    """A function on top of the stack that held the GIL while another waited, and the share of the waiting it was."""
+
+    frame: str
+    wait_frac: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GilFrame:
+    """A function on top of stacks that held the GIL or waited for it, added up over threads.
+
+    Seconds may sum up to more than the window, since several threads may wait at once. `held_meanwhile` has what held
+    the GIL while this waited, most first.
+    """
+
+    frame: str
+    hold_s: float
+    wait_s: float
+    held_meanwhile: tuple[HeldMeanwhile, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedProcess:
     """One process; `role` is its title. `stacks` names its file of folded stacks, None where there are none.
 
     `memory` is None where it could not be read, or not twice; `tcp` has its own word for what could not be told.
+    `gil_frames` has the functions that held the GIL or waited for it, those that waited most first; `gil_frames_unknown` says why there can be none. `gil_hold_stacks`,
+    `gil_wait_stacks` and `gil_meanwhile_stacks` (two frames: what waited, what held the GIL) name the files of folded
+    stacks behind them, in microseconds; None: there are none. `gil_looks` stand behind them.
     """
 
     pid: int
@@ -63,6 +88,12 @@ class RecordedProcess:
     threads: tuple[RecordedThread, ...]
     memory: MemoryGrowth | None = None
     tcp: ProcessTraffic | None = None
+    gil_frames: tuple[GilFrame, ...] = ()
+    gil_frames_unknown: str = ""
+    gil_hold_stacks: str | None = None
+    gil_wait_stacks: str | None = None
+    gil_meanwhile_stacks: str | None = None
+    gil_looks: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from perfguard.model.fix import FixResult
+from perfguard.model.gil_stacks import GilLayers
 from perfguard.model.revision import Hunk, Revision
 from perfguard.model.scenario import Strategy
 from perfguard.model.strategies import StrategyTable
@@ -130,7 +131,8 @@ class RoleProfile:
 
     `samples` is how many samples stand behind them, `trials` over how many trials. `classes` is what each stack of
     `stacks` was doing (pickle, hash, poll, ...), in the same order; it is empty where that was not judged. `threads` is
-    the name of the thread that each of them was seen in most; it is empty where threads were not named.
+    the name of the thread that each of them was seen in most; it is empty where threads were not named. `gil` is what
+    is known of the stacks that held the GIL and that waited for it, None where no trial looked.
     """
 
     role: str
@@ -139,6 +141,7 @@ class RoleProfile:
     stacks: tuple[tuple[tuple[str, ...], float], ...]
     classes: tuple[str, ...] = ()
     threads: tuple[str, ...] = ()
+    gil: GilLayers | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from perfguard.model.gil_stacks import GilStacks
+
 
 class GilAnswer(str, Enum):
     """Whether a process's GIL could be watched. `NONE` is an answer (there is no GIL), `UNKNOWN` is none."""
@@ -45,7 +47,8 @@ class ProcessTicks:
 
     `gil` tells whether its GIL was watched and `gil_reason` why not. `ticks` counts the looks at the process,
     `gil_held_ticks` those that found the GIL taken and `unknown_holder_ticks` those of them whose holder was none of
-    the process's threads. `ended` is True where it ended within the window.
+    the process's threads. `ended` is True where it ended within the window. `gil_stacks` are the stacks that held the
+    GIL and that waited for it, None where nobody asked for them.
     """
 
     pid: int
@@ -58,6 +61,7 @@ class ProcessTicks:
     unknown_holder_ticks: int
     ended: bool
     threads: tuple[ThreadTicks, ...]
+    gil_stacks: GilStacks | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from perfguard.model.gil_stacks import GilProfile
 from perfguard.model.gil_trial import RoleGil
 
 ROLE_TOKENIZER = "tokenizer"
@@ -181,8 +182,9 @@ class ServerReport:
 class Samples:
     """Everything one completed trial measured.
 
-    `load` and `cpu` are of the measured requests, without the stack sampler. `profiled_load` and `profiled_cpu`
-    are of the requests that ran with it; they belong to `profiles` and to `gil`, and are None when profiling is off.
+    `load` and `cpu` are of the measured requests, without the stack sampler. `profiled_load` and `profiled_cpu` are of
+    the requests that ran with it; they belong to `profiles`, `gil` and `gil_profiles`, and are None when profiling is
+    off.
     """
 
     server: ServerReport
@@ -192,6 +194,7 @@ class Samples:
     profiled_cpu: CpuResult | None
     profiles: tuple[Profile, ...]
     gil: tuple[RoleGil, ...] = ()
+    gil_profiles: tuple[GilProfile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,8 @@
 The packed form is a JSON document, deflated and in base64: it cannot leave its script element, and is a fifth of the
 size. `docs/report.md` describes it. The trees of all sides of a role are merged into one, in preorder: `up` is how many
 levels a node lies above where a child of the node before it would, `frame` its name's number, `self` one list of self
-times a side. Nodes of two revisions are one where their frames are equal, lines included; the viewer merges on.
+times a side. Nodes of two revisions are one where their frames are equal, lines included; the viewer merges on. The
+layers of the GIL, where they are known, are trees of the same form beside it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,16 @@ from dataclasses import asdict, dataclass
 from operator import neg
 from typing import TYPE_CHECKING, Any
 
+from perfguard.report.gil_layers import (
+    LAYERS,
+    WAIT,
+    has_layers,
+    layer_sides,
+    layer_unit,
+    meanwhile_of,
+    unknown_of,
+    why_no_layers,
+)
 from perfguard.report.packages import own_package, package_of
 from perfguard.report.preorder import Tree, merge, pruned
 from perfguard.report.words import shorten
@@ -28,7 +39,9 @@ if TYPE_CHECKING:
     from perfguard.model.result import GrownFrame, RoleProfile
 
 FORMAT = 2
+CPU = "cpu"
 PRUNED_FRAME = "(pruned: small stacks)"
+Place = tuple[str, str]  # a layer and a role
 Mark = tuple[str, str]  # what the code of a stack was doing, and in which thread; empty where that is not known
 _FRAME_NAME_LIMIT = 500
 _THREAD_NAME_LIMIT = 60
@@ -95,8 +108,13 @@ def pack(
     names: dict[str, int] = {}
     marks: dict[Mark, int] = {("", ""): 0}
     roles = sorted({profile.role for side in sides for profile in side.profiles})
-    whole = {role: merge([_numbered(side, role, names, marks) for side in sides]) for role in roles}
-    packer = _Packer(sides, grown, list(names), list(marks), unit)
+    layers = {CPU: sides, **({name: layer_sides(sides, name) for name in LAYERS} if has_layers(sides) else {})}
+    whole = {
+        (layer, role): merge([_numbered(side, role, names, marks) for side in of_layer])
+        for layer, of_layer in layers.items()
+        for role in roles
+    }
+    packer = _Packer(layers, grown, list(names), list(marks), unit)
     floor_ms, trees = 0.0, whole
     text = packer.text(whole)
     if len(text) > budget_bytes:
@@ -115,13 +133,13 @@ def pack(
 
 
 def _fit(
-    packer: _Packer, whole: Mapping[str, Tree], budget_bytes: int, size_bytes: int
-) -> tuple[float, dict[str, Tree], str]:
+    packer: _Packer, whole: Mapping[Place, Tree], budget_bytes: int, size_bytes: int
+) -> tuple[float, dict[Place, Tree], str]:
     """Find how much may stay; sizes grow about evenly with the number of nodes, so the next guess is interpolated."""
     weights = sorted((weight for tree in whole.values() for weight in tree.weights), reverse=True)
 
-    def cut(floor_ms: float) -> tuple[float, dict[str, Tree], str]:
-        trees = {role: pruned(tree, floor_ms, packer.pruned) for role, tree in whole.items()}
+    def cut(floor_ms: float) -> tuple[float, dict[Place, Tree], str]:
+        trees = {place: pruned(tree, floor_ms, packer.pruned) for place, tree in whole.items()}
         return floor_ms, trees, packer.text(trees)
 
     best = cut(math.inf)
@@ -176,10 +194,16 @@ class _Packer:
     """Writes trees as the text that goes into the page; `pruned` is the number of the frame that holds what was cut."""
 
     def __init__(
-        self, sides: Sequence[Side], grown: Sequence[GrownFrame], frames: list[str], marks: list[Mark], unit: Unit
+        self,
+        layers: Mapping[str, Sequence[Side]],
+        grown: Sequence[GrownFrame],
+        frames: list[str],
+        marks: list[Mark],
+        unit: Unit,
     ) -> None:
         self._unit = unit
-        self._sides = sides
+        self._layers = layers
+        self._sides = sides = layers[CPU]
         self._frames = [*frames, PRUNED_FRAME]
         self.pruned = len(frames)
         # What a mark says is written as two numbers: of a kind of work, and of a thread.
@@ -193,7 +217,7 @@ class _Packer:
             interval = [_finite(frame.low_ms), _finite(frame.high_ms), frame.significant]
             self._changes.setdefault(frame.role, {})[shorten(frame.frame, _FRAME_NAME_LIMIT)] = interval
 
-    def text(self, trees: Mapping[str, Tree]) -> str:
+    def text(self, trees: Mapping[Place, Tree]) -> str:
         used = sorted({number for tree in trees.values() for number in tree.frame})
         places = {number: place for place, number in enumerate(used)}
         frames = [self._frames[number] for number in used]
@@ -206,25 +230,42 @@ class _Packer:
             "classes": self._classes,
             "threads": self._threads,
             "sides": [{"name": side.name, "label": shorten(side.label, _FRAME_NAME_LIMIT)} for side in self._sides],
-            "roles": [self._role(role, tree, places) for role, tree in trees.items()],
+            "roles": [self._role(role, trees, places) for layer, role in trees if layer == CPU],
             "changes": self._changes,
+            "layers": [
+                {"key": layer, "name": LAYERS[layer][0], "unit": asdict(layer_unit(self._unit, layer))}
+                for layer in self._layers
+                if layer != CPU
+            ],
         }
+        if not document["layers"]:
+            document["no_layers"] = why_no_layers(self._sides)
         plain = json.dumps(document, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
         return base64.b64encode(zlib.compress(plain.encode(), _LEVEL)).decode()
 
-    def _role(self, role: str, tree: Tree, places: Mapping[int, int]) -> dict[str, Any]:
-        by_side = [[profile for profile in side.profiles if profile.role == role] for side in self._sides]
+    def _role(self, role: str, trees: Mapping[Place, Tree], places: Mapping[int, int]) -> dict[str, Any]:
+        packed = {"name": role, **self._tree(self._sides, role, trees[CPU, role], places)}
+        if any(gil := [_gil_of(side, role) for side in self._sides]):
+            packed["gil"] = gil
+        others = [layer for layer in self._layers if layer != CPU]
+        if others:
+            packed["layers"] = {
+                layer: self._tree(self._layers[layer], role, trees[layer, role], places) for layer in others
+            }
+            packed["layers"][WAIT]["meanwhile"] = [meanwhile_of(side, role) for side in self._sides]
+            packed["gil_unknown"] = [unknown_of(side, role) for side in self._sides]
+        return packed
+
+    def _tree(self, sides: Sequence[Side], role: str, tree: Tree, places: Mapping[int, int]) -> dict[str, Any]:
+        by_side = [[profile for profile in side.profiles if profile.role == role] for side in sides]
         before = [-1, *tree.depth]
         packed: dict[str, Any] = {
-            "name": role,
             "samples": [sum(profile.samples for profile in profiles) for profiles in by_side],
             "trials": [max((profile.trials for profile in profiles), default=0) for profiles in by_side],
             "up": [last + 1 - depth for last, depth in zip(before, tree.depth, strict=False)],
             "frame": [places[number] for number in tree.frame],
             "self": [[_rounded(ms) for ms in selfs] for selfs in tree.self_ms],
         }
-        if any(gil := [_gil_of(side, role) for side in self._sides]):
-            packed["gil"] = gil
         for name, of in (("class", self._class_of), ("thread", self._thread_of)):
             if tree.classes and any(of):
                 packed[name] = [[of[mark] for mark in marks] for marks in tree.classes]

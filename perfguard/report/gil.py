@@ -1,7 +1,6 @@
 """What the trials of each side told of the GIL: a line a process, for the page's table and for its flamegraph.
 
-The GIL is watched a thread at a time, from outside, and not a stack at a time. So it is told of a process and of its
-busiest thread, never of a frame.
+Told of a process and of its busiest thread; `report.gil_layers` has the frames.
 """
 
 from __future__ import annotations
@@ -15,12 +14,15 @@ from perfguard.model.gil_trial import RoleGil
 from perfguard.model.scenario import Strategy
 from perfguard.model.trial import Completed, Trial
 from perfguard.report import words
+from perfguard.report.gil_layers import gil_frames
 
 if TYPE_CHECKING:
     from perfguard.model.revision import Revision
     from perfguard.report.flame import Side
 
 _NAME_LIMIT = 120
+_MOST_FRAMES = 8  # of a role
+_MOST_HOLDERS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,17 @@ class GilRow:
     crowd: str
     looks: str
     unknown: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GilFrameRow:
+    """One function that waited for the GIL or held it, as text: milliseconds per request before and after."""
+
+    role: str
+    frame: str
+    waits: tuple[str, str]
+    holds: tuple[str, str]
+    meanwhile: str
 
 
 def gil_of(
@@ -59,6 +72,32 @@ def gil_rows(sides: Sequence[Side]) -> tuple[GilRow, ...]:
     """Give a row for every role and side, the sides of a role one under the other."""
     rows = [(told.role, place, side.name, told) for place, side in enumerate(sides) for told in side.gil]
     return tuple(_row(name, told) for _, _, name, told in sorted(rows, key=lambda row: row[:2]))
+
+
+def gil_frame_rows(sides: Sequence[Side]) -> tuple[GilFrameRow, ...]:
+    """Give the functions of two sides that waited for the GIL or held it, by role; none where that is not known."""
+    if len(sides) != 2:  # noqa: PLR2004 - before and after
+        return ()
+    return tuple(
+        GilFrameRow(
+            role=words.one_line(told["role"], _NAME_LIMIT),
+            frame=words.one_line(told["frame"], 2 * _NAME_LIMIT),
+            waits=(
+                words.number(told["before_waiting_ms_per_request"]),
+                words.number(told["after_waiting_ms_per_request"]),
+            ),
+            holds=(
+                words.number(told["before_holding_ms_per_request"]),
+                words.number(told["after_holding_ms_per_request"]),
+            ),
+            meanwhile="; ".join(
+                f"{words.one_line(held['frame'], _NAME_LIMIT)} {words.number(held['after_ms_per_request'])}"
+                for held in told["held_meanwhile"][:_MOST_HOLDERS]
+            ),
+        )
+        for told in gil_frames(sides[0].profiles, sides[1].profiles, most=_MOST_FRAMES)
+        if "frame" in told
+    )
 
 
 def _mean(role: str, told: Sequence[RoleGil]) -> RoleGil:

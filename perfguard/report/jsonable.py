@@ -21,6 +21,7 @@ from perfguard.model.result import (
     RunInfo,
 )
 from perfguard.report.clean import AnyResult, clean
+from perfguard.report.gil_layers import gil_frames
 from perfguard.report.view import measured
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ def _judgements(result: BisectResult | CompareResult) -> Json:
         "findings": [_finding(each) for each in result.findings if each.fired],
         "rules_judged": [_finding(each) for each in result.findings],
         "grown_frames": [_frame(each) for each in result.grown_frames],
+        "gil_frames": gil_frames(result.baseline_profiles, result.candidate_profiles),
     }
 
 

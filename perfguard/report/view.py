@@ -23,7 +23,7 @@ from perfguard.report import rows, words
 from perfguard.report.answers import Answer, answers, check_command, frames_of, parent_of
 from perfguard.report.fixes import FixView, fix_view
 from perfguard.report.flame import Side
-from perfguard.report.gil import GilRow, gil_of, gil_rows
+from perfguard.report.gil import GilFrameRow, GilRow, gil_frame_rows, gil_of, gil_rows
 from perfguard.report.opening import EffectBar, Step, effect_bar, question, steps
 from perfguard.report.strategies import StrategyView, strategy_view
 
@@ -134,6 +134,7 @@ class Page:
     has_strategies: bool
     sides: tuple[Side, ...]
     gil: tuple[GilRow, ...]
+    gil_frames: tuple[GilFrameRow, ...]
     fix: FixView | None
     strategies: tuple[StrategyView, ...]
 
@@ -178,6 +179,7 @@ def build_page(result: AnyResult) -> Page:
         has_strategies=any(row.strategy for row in trials),
         sides=sides,
         gil=gil_rows(sides),
+        gil_frames=gil_frame_rows(sides),
         fix=fix_view(fix) if fix else None,
         strategies=tuple(map(strategy_view, result.strategies)) if isinstance(result, RunResult) else (),
     )

@@ -31,17 +31,20 @@ _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 class GilSampler:
     """Looks at every thread of `processes`, (pid, role) pairs, `rate_hz` times a second, at random intervals.
 
-    It never pauses them. A process whose GIL cannot be watched has its reason in the result, and still its CPU. As a
-    context manager it starts nothing by itself and leaves nothing behind.
+    It never pauses them. A process whose GIL cannot be watched has its reason in the result, and still its CPU. With
+    `stacks` the result holds the Python stacks that had the GIL and that waited for it. As a context manager it starts
+    nothing by itself and leaves nothing behind.
     """
 
-    def __init__(self, processes: Sequence[tuple[int, str]], *, rate_hz: float = 200.0, seed: int = 0) -> None:
+    def __init__(
+        self, processes: Sequence[tuple[int, str]], *, rate_hz: float = 200.0, seed: int = 0, stacks: bool = False
+    ) -> None:
         if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
             raise PerfguardError(
                 f"threads cannot be looked at {rate_hz:g} times a second",
                 hint=f"choose {MIN_RATE_HZ:g} to {MAX_RATE_HZ:g}",
             )
-        self._request = gil_ticks.Request(processes=tuple(processes), rate_hz=rate_hz, seed=seed)
+        self._request = gil_ticks.Request(processes=tuple(processes), rate_hz=rate_hz, seed=seed, stacks=stacks)
         self._child: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

@@ -29,6 +29,7 @@ from perfguard.samplers.gil_memory import Image, Memory, read_images
 
 _RUNTIME = "_PyRuntime"
 _VERSION = "Py_Version"  # exported from 3.11 on
+_CODE_TYPE = "PyCode_Type"
 _VERSION_IN_NAME = re.compile(r"(?:python|libpython)3\.(\d+)|\.cpython-3(\d+)-")
 _MUSL = re.compile(r"(?:ld-musl-|libc\.musl-)")
 # More interpreters or threads than this mean that a list was followed while it changed; so does a circle.
@@ -41,7 +42,8 @@ _MAX_INTERVAL_US = 10**9
 class Gil:
     """The GIL of a process's main interpreter: addresses in that process's memory.
 
-    A thread that sleeps on a futex in [`futexes_begin`, `futexes_end`) waits for it. `runtime` is `_PyRuntime`.
+    A thread that sleeps on a futex in [`futexes_begin`, `futexes_end`) waits for it. `runtime` is `_PyRuntime`,
+    `code_type` the type of code objects, None where the interpreter does not export it.
     """
 
     python: str
@@ -49,6 +51,7 @@ class Gil:
     layout: Layout
     runtime: int
     address: int
+    code_type: int | None = None
 
     @property
     def holder(self) -> int:
@@ -114,9 +117,26 @@ def _locate_in(elf: ElfImage, runtime: Symbol, version: tuple[int, int], images:
     locked = _word(memory, address + layout.locked) & 0xFFFFFFFF
     if not 0 < interval < _MAX_INTERVAL_US or locked not in (0, 1):
         raise UnknownLayoutError("what lies where the GIL should be is none: not a layout that is known")
+    code_type = find_dynamic_symbol(elf, _CODE_TYPE)
     return Gil(
-        python=f"{version[0]}.{version[1]}", machine=machine, layout=layout, runtime=runtime.address, address=address
+        python=f"{version[0]}.{version[1]}",
+        machine=machine,
+        layout=layout,
+        runtime=runtime.address,
+        address=address,
+        code_type=code_type.address if code_type else None,
     )
+
+
+def thread_states(memory: Memory, gil: Gil, threads: int) -> Iterator[int]:
+    """Give the addresses of the states of all threads, of every interpreter; `threads` is the list's head in one.
+
+    Raises:
+        OSError: memory cannot be read: the process is gone, or a list changed while it was followed.
+    """
+    layout = gil.layout
+    for interpreter in _list(memory, _word(memory, gil.runtime + layout.interpreters), layout.next_interpreter):
+        yield from _list(memory, _word(memory, interpreter + threads), layout.next_thread)
 
 
 def foreign_threads(memory: Memory, gil: Gil) -> frozenset[int]:

@@ -2,8 +2,9 @@
 
 A look takes two kinds of readings. `/proc/PID/task/TID/syscall` tells whether a thread is blocked and on which futex:
 one inside the GIL means that it waits for the GIL. The GIL's own words in `/proc/PID/mem` tell whether it is taken and
-by whom. What looks cannot tell well, how long a thread ran or was ready without a core (a thread that was woken and not
-yet scheduled reads `running`), the kernel counts exactly; its counters are read at both ends.
+by whom; where they are asked for, the Python stacks of both are read in the same look. What looks cannot tell well, how
+long a thread ran or was ready without a core (a thread that was woken and not yet scheduled reads `running`), the
+kernel counts exactly; its counters are read at both ends.
 
 This runs as a process of its own (`python -m perfguard.samplers.gil_ticks`), which neither disturbs the threads of its
 parent nor is disturbed by their GIL; see `perfguard.samplers.gil`.
@@ -26,6 +27,7 @@ import msgspec
 from perfguard.model.threads import GilAnswer, Pressure, ProcessTicks, ThreadRecording, ThreadTicks
 from perfguard.samplers.gil_locate import Gil, NoGil, foreign_threads, locate_gil
 from perfguard.samplers.gil_memory import ProcessMemory
+from perfguard.samplers.gil_stacks import StackTally, native_tid
 from perfguard.samplers.threads import ThreadCounters, read_cpu, read_pressure, read_thread
 
 READY = "watching"
@@ -41,11 +43,15 @@ _FOREIGN = "belongs to a sub-interpreter with a GIL of its own, which is not wat
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What to watch: (pid, role) of each process. `seed` makes the intervals between looks repeatable."""
+    """What to watch: (pid, role) of each process, and whether the stacks that hold its GIL and wait for it are read.
+
+    `seed` makes the intervals between looks repeatable.
+    """
 
     processes: tuple[tuple[int, str], ...]
     rate_hz: float
     seed: int
+    stacks: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -67,12 +73,13 @@ class _Thread:
 
 @dataclass(slots=True, kw_only=True)
 class _Process:
-    """One process while it is watched; `memory` is None where there is no GIL to read."""
+    """One process while it is watched; `memory` is None where there is no GIL to read, `tally` without stacks."""
 
     pid: int
     role: str
     memory: ProcessMemory | None
     gil: Gil | NoGil
+    tally: StackTally | None = None
     ticks: int = 0
     gil_held_ticks: int = 0
     unknown_holder_ticks: int = 0
@@ -87,7 +94,7 @@ class Watch:
 
     def __init__(self, request: Request) -> None:
         self._rate_hz = request.rate_hz
-        self._processes = [_open_process(pid, role) for pid, role in request.processes]
+        self._processes = [_open_process(pid, role, stacks=request.stacks) for pid, role in request.processes]
         self._ticks = 0
         self._late_ticks = 0
         self._random = random.Random(request.seed)  # noqa: S311 - spacing of looks, not a secret
@@ -154,17 +161,22 @@ class Watch:
                 for thread in list(process.threads.values()):
                     _count(process, thread, last=last)
             _mark_foreign(process)
+            if process.tally is not None:
+                process.tally.relist()
             if not process.threads:
                 process.ended = True
 
 
-def _open_process(pid: int, role: str) -> _Process:
+def _open_process(pid: int, role: str, *, stacks: bool) -> _Process:
     """Find the process's GIL; one that is gone is watched as one that ended."""
     memory: ProcessMemory | None = None
     gil: Gil | NoGil
+    tally: StackTally | None = None
     try:
         memory = ProcessMemory(pid)
         gil = locate_gil(pid, memory)
+        if stacks and isinstance(gil, Gil):
+            tally = StackTally(memory, gil)
     except PermissionError:
         gil = NoGil(answer=GilAnswer.UNKNOWN, reason=MAY_NOT_BE_READ)
     except OSError as error:
@@ -172,14 +184,16 @@ def _open_process(pid: int, role: str) -> _Process:
     if memory is not None and isinstance(gil, NoGil):
         memory.close()
         memory = None
-    return _Process(pid=pid, role=role, memory=memory, gil=gil)
+    return _Process(pid=pid, role=role, memory=memory, gil=gil, tally=tally)
 
 
 def _look_at(process: _Process) -> None:
     process.ticks += 1
     futex, low, high = "", 0, 0
+    holder: tuple[_Thread, int] | None = None
+    waiting: list[_Thread] = []
     if isinstance(process.gil, Gil):
-        _note_holder(process, process.gil)
+        holder = _note_holder(process, process.gil)
         futex, (low, high) = str(process.gil.machine.futex), process.gil.futexes
     for thread in list(process.threads.values()):
         try:
@@ -195,33 +209,44 @@ def _look_at(process: _Process) -> None:
         thread.blocked_ticks += 1
         if len(words) > 1 and words[0].decode() == futex and low <= int(words[1], 16) < high:
             thread.gil_wait_ticks += 1
+            waiting.append(thread)
+    if process.tally is not None:
+        _note_stacks(process.tally, holder, waiting)
 
 
-def _note_holder(process: _Process, gil: Gil) -> None:
-    """Find out which thread has the GIL now."""
+def _note_stacks(tally: StackTally, holder: tuple[_Thread, int] | None, waiting: list[_Thread]) -> None:
+    """Count the stacks of this look; the holder's first, since it alone can run on."""
+    holding = None
+    if holder is not None:
+        thread, state = holder
+        holding = tally.hold(thread.tid, thread.first.native_tid, state)
+    for thread in waiting:
+        if not thread.foreign:
+            # A holder that waits by now has given it away since.
+            held_by = None if holder is not None and holder[0] is thread else holding
+            tally.wait(thread.tid, thread.first.native_tid, held_by)
+
+
+def _note_holder(process: _Process, gil: Gil) -> tuple[_Thread, int] | None:
+    """Find out which thread has the GIL now, and where its state lies."""
     if process.memory is None:
-        return
+        return None
     try:
         words = process.memory.read(gil.holder, 12)
         if words[8:12] != b"\x01\0\0\0":
-            return
+            return None
         process.gil_held_ticks += 1
-        native_tid = _native_tid(process.memory, gil, int.from_bytes(words[:8], "little"))
+        state = int.from_bytes(words[:8], "little")
+        tid = native_tid(process.memory, gil, state)
     except OSError:  # the process ends, or its thread state was just freed
         process.unknown_holder_ticks += 1
-        return
-    holder = process.by_native_tid.get(native_tid)
+        return None
+    holder = process.by_native_tid.get(tid)
     if holder is None:
         process.unknown_holder_ticks += 1
-    else:
-        holder.gil_hold_ticks += 1
-
-
-def _native_tid(memory: ProcessMemory, gil: Gil, state: int) -> int:
-    if gil.layout.native_tid is not None:
-        return int.from_bytes(memory.read(state + gil.layout.native_tid, 8), "little")
-    pthread = int.from_bytes(memory.read(state + (gil.layout.pthread or 0), 8), "little")
-    return int.from_bytes(memory.read(pthread + gil.machine.pthread_tid, 4), "little")
+        return None
+    holder.gil_hold_ticks += 1
+    return holder, state
 
 
 def _list_threads(process: _Process) -> None:
@@ -297,6 +322,7 @@ def _result(process: _Process) -> ProcessTicks:
         unknown_holder_ticks=process.unknown_holder_ticks,
         ended=process.ended,
         threads=tuple(_thread_result(thread) for thread in threads if watched or thread.ticks or thread.last_at_s),
+        gil_stacks=process.tally.result() if process.tally else None,
     )
 
 

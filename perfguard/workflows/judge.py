@@ -8,12 +8,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from perfguard.evidence.gil_frames import GilCosts, add_costs, gil_layers, most_waiting, read_costs, with_names
 from perfguard.evidence.gil_trials import judge_gil_trials
 from perfguard.evidence.rules import RuleConfig, judge
 from perfguard.evidence.stacks import merge, parse_folded
 from perfguard.evidence.trial import TrialEvidence, trial_evidence
+from perfguard.model.gil_stacks import GilProfile
 from perfguard.model.profile import Stack
 from perfguard.model.result import Finding, RevisionSummary, RunInfo
 from perfguard.model.revision import Revision
@@ -61,8 +64,23 @@ class Judge:
                 text = self._bench.store.get_artifact(profile.artifact).decode("utf-8", errors="replace")
                 parsed = parse_folded(text, strip_prefixes=prefixes)
                 stacks[profile.role] = merge(stacks.get(profile.role, ()), parsed)
-            self._evidence[trial.number] = trial_evidence(samples, stacks, sources, packaged_call_rules())
+            gil = self._gil_costs(samples.gil_profiles, stacks, prefixes)
+            self._evidence[trial.number] = trial_evidence(samples, stacks, sources, packaged_call_rules(), gil)
         return self._evidence[trial.number]
+
+    def _gil_costs(
+        self, profiles: Sequence[GilProfile], stacks: dict[str, tuple[Stack, ...]], prefixes: tuple[str, ...]
+    ) -> dict[str, GilCosts]:
+        by_role: dict[str, list[GilCosts]] = {}
+        for profile in profiles:
+            keys = {"holding": profile.holding, "waiting": profile.waiting, "meanwhile": profile.meanwhile}
+            texts = {
+                name: self._bench.store.get_artifact(key).decode("utf-8", errors="replace")
+                for name, key in keys.items()
+            }
+            costs = read_costs(texts, looks=profile.looks, unknown=profile.unknown, strip_prefixes=prefixes)
+            by_role.setdefault(profile.role, []).append(with_names(costs, stacks.get(profile.role, ())))
+        return {role: add_costs(costs) for role, costs in by_role.items()}
 
     def _tree_sources(self, commit: str) -> tuple[TreeSources, tuple[str, ...]]:
         if commit not in self._sources:
@@ -137,8 +155,16 @@ def judge_rules(session: Session, judged: Judge, baseline: Revision, candidate: 
         ]
         for revision in (baseline, candidate)
     ]
-    findings = (*judge(sides[0], sides[1], config), *judge_gil_trials(gils[0], gils[1], config))
+    contended = [_with_frames(finding, sides[1]) for finding in judge_gil_trials(gils[0], gils[1], config)]
+    findings = (*judge(sides[0], sides[1], config), *contended)
     return tuple(sorted(findings, key=lambda finding: not finding.fired))
+
+
+def _with_frames(finding: Finding, trials: Sequence[TrialEvidence]) -> Finding:
+    """Say where a role waits for the GIL, where it waits too much and that is known."""
+    known = [(trial.gil[finding.role], trial.profiled_requests) for trial in trials if finding.role in trial.gil]
+    said = most_waiting(gil_layers(known)) if finding.fired else ""
+    return replace(finding, effect=f"{finding.effect} {said}") if said else finding
 
 
 def run_info(request: RunRequest, session: Session) -> RunInfo:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from perfguard.evidence.callsites import CallSites
+from perfguard.evidence.gil_frames import GilCosts, gil_layers
 from perfguard.evidence.profile_rules import ProfileFinding
 from perfguard.evidence.reading import WeightUnit
 from perfguard.evidence.stacks import parse_folded
@@ -22,6 +25,7 @@ from perfguard.workflows.record import process_sites
 
 _MICROSECONDS = Unit(name="microseconds", amount="microseconds", symbol="us", key="us")
 _THREAD_COLUMNS = (">tid", "thread", ">running", ">polling", ">ready, no core", ">GIL held", ">GIL wait", ">off CPU")
+_MOST_HOLDERS = 3
 _MOST_THREADS = 12  # of a process that are told apart in the flamegraph
 
 
@@ -46,7 +50,10 @@ def recording_report(recording: Recording, output_dir: Path) -> ProfileReport:
         sides=(Side(name="Recorded", label=recording.started_at, profiles=tuple(profiles)),),
         unit=SAMPLES,
         findings=tuple(fired),
-        tables=tuple(_thread_table(process) for process in processes),
+        tables=(
+            *(_thread_table(process) for process in processes),
+            *(_gil_table(process) for process in processes if process.gil_frames),
+        ),
         environment=_machine(recording),
         command=recording.command,
     )
@@ -86,25 +93,60 @@ def analysis_report(analysis: Analysis, command: str) -> ProfileReport:
 
 
 def _process_profiles(process: RecordedProcess, output_dir: Path) -> list[RoleProfile]:
-    """Give a process's stacks, by thread where it has several."""
-    if process.stacks is None:
-        return []
-    stacks = parse_folded((output_dir / process.stacks).read_text(encoding="utf-8"))
+    """Give a process's stacks, by thread where it has several: those that ran, had the GIL, and waited for it."""
+    stacks = _read_stacks(output_dir, process.stacks)
+    costs = GilCosts(
+        looks=process.gil_looks,
+        holding=_read_stacks(output_dir, process.gil_hold_stacks),
+        waiting=_read_stacks(output_dir, process.gil_wait_stacks),
+        meanwhile=_read_stacks(output_dir, process.gil_meanwhile_stacks),
+        unknown=process.gil_frames_unknown,
+    )
     sites = process_sites(process.pid)
     whole = f"{process.role} ({process.pid})"
-    by_thread: dict[str, list[Stack]] = {}
+    # Threads that waited for the GIL and never ran count as well, after those that ran most.
+    ran: Counter[str] = Counter()
     for stack in stacks:
-        by_thread.setdefault(f"{stack.tid} {stack.thread}".strip(), []).append(stack)
-    if len(by_thread) == 1:
-        return [_role_profile(whole, stacks, sites)]
-    busiest = sorted(by_thread.items(), key=lambda item: -sum(stack.samples for stack in item[1]))
-    others = [stack for _, of_thread in busiest[_MOST_THREADS:] for stack in of_thread]
-    shown = busiest[:_MOST_THREADS] + ([("all others", others)] if others else [])
+        ran[_thread_of(stack)] += stack.samples
+    for stack in (*costs.waiting, *costs.holding):
+        ran[_thread_of(stack)] += 0
+    if not ran:
+        return []
+    if len(ran) == 1:
+        return [_role_profile(whole, stacks, sites, costs)]
+    order = [name for name, _ in ran.most_common()]
+    groups = [(name, frozenset([name])) for name in order[:_MOST_THREADS]]
+    if len(order) > _MOST_THREADS:
+        groups.append(("all others", frozenset(order[_MOST_THREADS:])))
     # The viewer adds the threads of a process up by this name.
-    return [_role_profile(f"{whole}, thread {name}", of_thread, sites) for name, of_thread in shown]
+    return [
+        _role_profile(f"{whole}, thread {name}", _of(stacks, threads), sites, _costs_of(costs, threads))
+        for name, threads in groups
+    ]
 
 
-def _role_profile(role: str, stacks: Sequence[Stack], sites: CallSites) -> RoleProfile:
+def _read_stacks(output_dir: Path, file: str | None) -> tuple[Stack, ...]:
+    return parse_folded((output_dir / file).read_text(encoding="utf-8")) if file is not None else ()
+
+
+def _thread_of(stack: Stack) -> str:
+    return f"{stack.tid} {stack.thread}".strip()
+
+
+def _of(stacks: Sequence[Stack], threads: frozenset[str]) -> tuple[Stack, ...]:
+    return tuple(stack for stack in stacks if _thread_of(stack) in threads)
+
+
+def _costs_of(costs: GilCosts, threads: frozenset[str]) -> GilCosts:
+    return replace(
+        costs,
+        holding=_of(costs.holding, threads),
+        waiting=_of(costs.waiting, threads),
+        meanwhile=_of(costs.meanwhile, threads),
+    )
+
+
+def _role_profile(role: str, stacks: Sequence[Stack], sites: CallSites, gil: GilCosts | None = None) -> RoleProfile:
     merged: dict[tuple[str, ...], float] = {}
     kinds: dict[tuple[str, ...], str] = {}
     for stack in stacks:
@@ -121,6 +163,7 @@ def _role_profile(role: str, stacks: Sequence[Stack], sites: CallSites) -> RoleP
         trials=1,
         stacks=tuple(ordered),
         classes=tuple(kinds[names] for names, _ in ordered),
+        gil=gil_layers([(gil, 1.0)]) if gil is not None else None,
     )
 
 
@@ -172,6 +215,23 @@ def _thread_table(process: RecordedProcess) -> FactTable:
         columns=_THREAD_COLUMNS,
         rows=tuple(_thread_row(thread) for thread in process.threads),
         note=f"Shares of the time; running, ready, waiting for the GIL and off the CPU add up to one.{gil}{ended}",
+    )
+
+
+def _gil_table(process: RecordedProcess) -> FactTable:
+    return FactTable(
+        title=f"Functions of {process.role} ({process.pid}) that waited for the GIL or held it",
+        columns=("function", ">waits, s", ">holds, s", "what held it meanwhile, share of the waiting"),
+        rows=tuple(
+            (
+                frame.frame,
+                f"{frame.wait_s:.3f}",
+                f"{frame.hold_s:.3f}",
+                "; ".join(f"{held.frame} {held.wait_frac:.0%}" for held in frame.held_meanwhile[:_MOST_HOLDERS]),
+            )
+            for frame in process.gil_frames
+        ),
+        note="By the innermost Python frame, added up over threads; the flamegraph has the whole stacks.",
     )
 
 

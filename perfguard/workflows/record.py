@@ -15,8 +15,9 @@ import msgspec
 from perfguard.evidence.callsites import CallClass, CallSites
 from perfguard.evidence.cpu import divide_work, judge_cpu
 from perfguard.evidence.gil import ThreadShare, judge_gil, thread_shares
+from perfguard.evidence.gil_frames import gil_costs, top_frames, with_names
 from perfguard.evidence.memory import judge_memory, memory_growth
-from perfguard.evidence.stacks import parse_folded
+from perfguard.evidence.stacks import parse_folded, render_folded
 from perfguard.model.errors import PerfguardError, UntestableError
 from perfguard.model.memory import MemoryGrowth, ProcessReadings
 from perfguard.model.profile import Stack
@@ -38,6 +39,7 @@ from perfguard.workflows.sources import TreeSources
 DOCUMENT = "record.json"
 _SCHEMA_VERSION = 1
 _TOP_FRAMES = 3
+_GIL_FRAMES = 10
 _POLL_S = 0.1
 # Ten readings are enough for a rate with an interval; more than two a second would cost more than they tell.
 _MEMORY_READINGS = 10
@@ -143,7 +145,7 @@ def _sample(request: RecordRequest, pythons: Sequence[LiveProcess], warnings: li
         if not alive:
             raise UntestableError("nothing could be recorded: the processes ended before the samplers had begun")
         cpu = CpuSampler(alive)
-        threads = stack.enter_context(GilSampler(pairs, rate_hz=request.rate_hz))
+        threads = stack.enter_context(GilSampler(pairs, rate_hz=request.rate_hz, stacks=request.stack_rate_hz > 0))
         memory = stack.enter_context(MemorySampler(alive, interval_s=_memory_interval_s(request.duration_s)))
         sockets = stack.enter_context(SocketSampler(alive))
         threads.start()
@@ -235,6 +237,7 @@ def _judge_process(
         *judge_cpu(process, shares, polling, machine),
         *(judge_memory(grown) if grown else ()),
     )
+    costs = with_names(gil_costs(process), stacks)
     recorded = RecordedProcess(
         pid=process.pid,
         role=process.role,
@@ -246,9 +249,23 @@ def _judge_process(
         stack_samples_lost=profile.lost if profile else 0,
         stacks=stacks_file.name if stacks else None,
         memory=grown,
+        gil_frames=top_frames(costs, most=_GIL_FRAMES),
+        gil_frames_unknown=costs.unknown,
+        gil_hold_stacks=_write_stacks(output_dir / f"gil-hold-{process.pid}.folded", costs.holding),
+        gil_wait_stacks=_write_stacks(output_dir / f"gil-wait-{process.pid}.folded", costs.waiting),
+        gil_meanwhile_stacks=_write_stacks(output_dir / f"gil-meanwhile-{process.pid}.folded", costs.meanwhile),
+        gil_looks=costs.looks,
         threads=tuple(_thread(share, polling, stacks) for share in shares),
     )
     return recorded, findings
+
+
+def _write_stacks(file: Path, stacks: Sequence[Stack]) -> str | None:
+    """Write folded stacks, whose counts are microseconds; gives the file's name, None without any stacks."""
+    if not stacks:
+        return None
+    file.write_text(render_folded(stacks), encoding="utf-8")
+    return file.name
 
 
 def _thread(share: ThreadShare, polling: dict[int, float], stacks: Sequence[Stack]) -> RecordedThread:

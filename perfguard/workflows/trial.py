@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from perfguard.evidence.gil_frames import gil_costs
 from perfguard.evidence.gil_trials import TRIAL_RATE_HZ, role_gils
+from perfguard.evidence.stacks import render_folded
 from perfguard.load.client import generator_veto, run_load
 from perfguard.load.schedule import PhasedSchedule, Schedule
 from perfguard.model.errors import UntestableError
+from perfguard.model.gil_stacks import GilProfile
 from perfguard.model.gil_trial import RoleGil
 from perfguard.model.progress import Progress
 from perfguard.model.scenario import Scenario
+from perfguard.model.threads import ProcessTicks
 from perfguard.model.trial import (
     ROLE_OTHER,
     CpuResult,
@@ -74,6 +78,7 @@ def run_trial(bench: Bench, server: RunningServer, work_dir: Path, *, first: boo
         profiled_cpu=profiled.cpu,
         profiles=profiled.profiles,
         gil=profiled.gil,
+        gil_profiles=profiled.gil_profiles,
     )
 
 
@@ -85,6 +90,7 @@ class _Profiled:
     cpu: CpuResult | None = None
     profiles: tuple[Profile, ...] = ()
     gil: tuple[RoleGil, ...] = ()
+    gil_profiles: tuple[GilProfile, ...] = ()
 
 
 def _replay(server: RunningServer, bench: Bench, schedule: Schedule) -> LoadResult:
@@ -127,7 +133,7 @@ def _profiled(server: RunningServer, bench: Bench, work_dir: Path) -> _Profiled:
         PySpySampler(
             processes, rate_hz=profiling.rate_hz, nonblocking=profiling.nonblocking, work_dir=work_dir
         ) as sampler,
-        GilSampler(processes, rate_hz=TRIAL_RATE_HZ) as gil_sampler,
+        GilSampler(processes, rate_hz=TRIAL_RATE_HZ, stacks=True) as gil_sampler,
     ):
         gil_sampler.start()
         sampler.start()
@@ -136,7 +142,7 @@ def _profiled(server: RunningServer, bench: Bench, work_dir: Path) -> _Profiled:
         result = _replay(server, bench, bench.schedules.profiled)
         cpu = cpu_sampler.stop()
         raw_profiles = sampler.stop()
-        gil = role_gils(gil_sampler.stop())
+        looked = gil_sampler.stop()
     profiles = tuple(
         Profile(
             role=raw.role,
@@ -150,4 +156,23 @@ def _profiled(server: RunningServer, bench: Bench, work_dir: Path) -> _Profiled:
         )
         for raw in raw_profiles
     )
-    return _Profiled(load=result, cpu=cpu, profiles=profiles, gil=gil)
+    return _Profiled(
+        load=result,
+        cpu=cpu,
+        profiles=profiles,
+        gil=role_gils(looked),
+        gil_profiles=tuple(_gil_profile(bench.store, process) for process in looked.processes),
+    )
+
+
+def _gil_profile(store: RunStore, process: ProcessTicks) -> GilProfile:
+    costs = gil_costs(process)
+    return GilProfile(
+        role=process.role,
+        pid=process.pid,
+        looks=costs.looks,
+        holding=store.put_artifact(render_folded(costs.holding).encode()),
+        waiting=store.put_artifact(render_folded(costs.waiting).encode()),
+        meanwhile=store.put_artifact(render_folded(costs.meanwhile).encode()),
+        unknown=costs.unknown,
+    )

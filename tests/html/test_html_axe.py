@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import sample_results as samples
-from viewer_page import choose, click, search
+from gil_report import layers, write_gil_report
+from viewer_page import choose, click, hover, search
 
 from perfguard.report.index_page import write_index
 from perfguard.report.profile_page import write_profile
@@ -76,6 +77,18 @@ def test_the_viewer_in_use(visit, axe):
     click(page, "broadcast_object_list", shift=True)
     assert problems(page, axe) == []
     page.keyboard.press("?")
+    assert problems(page, axe) == []
+
+
+def test_the_gil_its_layers_and_threads(visit, axe, tmp_path):
+    page = visit(write_gil_report(tmp_path / "gil.html", layers(1.0), layers(2.0)), width=390)
+    assert page.locator("#gil tbody").first.locator("tr").count() == 2
+    choose(page, "layer", "wait")
+    choose(page, "thread", "pool_0")
+    assert page.locator("#flame-meanwhile").inner_text()
+    hover(page, "poll")
+    assert problems(page, axe) == []
+    page.emulate_media(color_scheme="dark")
     assert problems(page, axe) == []
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import subprocess
 import sys
 import time
+import zlib
 
 import pytest
 
@@ -77,6 +80,13 @@ def test_the_document_tells_of_the_process_and_its_children(start, tmp_path, cap
         assert thread["working_frac"] + thread["polling_frac"] == pytest.approx(thread["running_frac"])
     assert sum(thread["gil_hold_frac"] for thread in spinners) > 0.8
     assert "hot_loop" in (tmp_path / "out" / busy["stacks"]).read_text()
+    assert (idle["gil_frames"], idle["gil_frames_unknown"], idle["gil_wait_stacks"]) == ([], "", None)
+    (hot,) = [frame for frame in busy["gil_frames"] if frame["frame"] == "hot_loop (<string>)"]
+    assert hot["hold_s"] > 1.0
+    assert "hot_loop (<string>:5)" in (tmp_path / "out" / busy["gil_hold_stacks"]).read_text()
+    if hot["wait_s"] > 0.1:
+        assert hot["held_meanwhile"][0]["frame"] == "hot_loop (<string>)"
+        assert sum(held["wait_frac"] for held in hot["held_meanwhile"]) == pytest.approx(1.0)
     if max(thread["gil_wait_low_frac"] for thread in spinners) >= 0.2:  # two starved cores hide the waiting
         assert ["gil_contended", busy["pid"]] in [[found["rule"], found["pid"]] for found in document["findings"]]
 
@@ -134,7 +144,8 @@ while True: sender.sendall(bytes(1 << 20)); time.sleep(0.05)
 def test_the_table_fits_into_eighty_columns_with_every_number(start, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     child, _ = start(sys.executable, "-c", SERVER)
-    assert record(tmp_path, "--pid", str(child.pid), "-q") == 0
+    page = tmp_path / "page.html"
+    assert record(tmp_path, "--pid", str(child.pid), "-q", "--report", str(page)) == 0
     printed = capsys.readouterr().out
     threads = json.loads((tmp_path / "out" / "record.json").read_text())["processes"][0]["threads"]
     for thread in threads[:2]:
@@ -144,6 +155,14 @@ def test_the_table_fits_into_eighty_columns_with_every_number(start, tmp_path, c
         assert thread["name"].split()[0] in row
     assert "of its samples in hot_loop (<string>" in printed
     assert "not shown, since they did nothing: 1 of 3" in printed
+    assert re.search(r"holds the GIL \d\.\d\d s in hot_loop \(<string>\)", printed)
+    packed = re.search(r'id="flame-data">([^<]*)<', page.read_text()).group(1)
+    flame = json.loads(zlib.decompress(base64.b64decode(packed)))
+    assert [layer["unit"]["name"] for layer in flame["layers"]] == ["ms holding the GIL", "ms waiting for the GIL"]
+    spinning = [role for role in flame["roles"] if any(any(side) for side in role["layers"]["hold"]["self"])]
+    assert len(spinning) == 2
+    held_ms = sum(sum(role["layers"]["hold"]["self"][0]) for role in spinning)
+    assert 1000 < held_ms < 2500
 
 
 def test_a_process_that_ends_while_it_is_recorded_ends_the_recording(start, tmp_path):

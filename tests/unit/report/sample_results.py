@@ -6,6 +6,7 @@ import random
 from dataclasses import replace
 
 from perfguard.model.fix import FixArm, FixMode, FixResult, FixVerdict, Recovery, RevertConflict
+from perfguard.model.gil_stacks import GilLayers
 from perfguard.model.gil_trial import RoleGil
 from perfguard.model.result import (
     BisectResult,
@@ -550,7 +551,10 @@ def hostile_result():
     grown = tuple(
         _grown(name, "rank-0", 0.0, 1.0 + n, 0.5, 2.0 + n, significant=True) for n, name in enumerate(HOSTILE_NAMES)
     )
-    profile = RoleProfile(role="rank-0", samples=10, trials=2, stacks=stacks)
+    gil = GilLayers(
+        looks=9, holding=stacks, waiting=stacks, meanwhile=tuple((name, HOSTILE, 1.0) for name in HOSTILE_NAMES)
+    )
+    profile = RoleProfile(role="rank-0", samples=10, trials=2, stacks=stacks, gil=gil)
     odd_role = RoleProfile(role="__proto__", samples=10, trials=2, stacks=stacks)
     judged = tuple(
         Finding(rule=name, role=name, fired=True, effect=name, threshold=name,

@@ -9,7 +9,7 @@ from perfguard.report.clean import REDACTED
 from perfguard.report.jsonable import to_json_document
 
 JUDGED = {"schema_version", "verdict", "effect", "effects", "trials", "revisions_measured", "findings", "rules_judged",
-          "grown_frames", "environment", "report"}  # fmt: skip
+          "grown_frames", "gil_frames", "environment", "report"}  # fmt: skip
 
 
 def test_bisect_document(samples):

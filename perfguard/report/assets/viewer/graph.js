@@ -4,7 +4,7 @@ import { buildTree, follow, pathOf, widthsOf } from "./tree.js";
 import { fileOf, nameHash } from "./words.js";
 
 export const DEFAULTS = {
-  role: "", view: "diff", width: "after", unit: "own", before: 0, after: 1, sort: "name", flip: false, invert: false,
+  role: "", layer: "cpu", view: "diff", width: "after", unit: "own", before: 0, after: 1, sort: "name", flip: false, invert: false,
   lines: false, own: false, class: "", thread: "", all: false, q: "", regex: false, zoom: "", frame: "",
 };
 

@@ -10,14 +10,16 @@ import { shorten } from "./words.js";
 
 const SEARCH_DELAY_MS = 60;
 const CHECKS = ["flip", "invert", "lines", "own", "all", "regex"];
-const SELECTS = ["role", "width", "unit", "sort", "class", "thread", "before", "after"];
+const SELECTS = ["role", "layer", "width", "unit", "sort", "class", "thread", "before", "after"];
 
 function prepare(viewer) {
   const { profiles } = viewer;
   const named = (name) => shorten(name, 60);
   fill(byId("flame-role"), profiles.choices.map(([value, name]) => [value, named(name)]));
   fill(byId("flame-class"), [...profiles.classes].sort().map((name) => [name, name || "all work"]));
-  byId("flame-class").parentElement.hidden = profiles.classes.length < 2;
+  fill(byId("flame-layer"), profiles.layerNames);
+  byId("flame-layer").parentElement.hidden = profiles.layerNames.length < 2;
+  byId("flame-no-layers").textContent = profiles.noLayers;
   fill(byId("flame-thread"), [...profiles.threads].sort().map((name) => [name, name || "all threads"]));
   byId("flame-thread").parentElement.hidden = profiles.threads.filter((name) => name).length < 2;
   for (const side of ["before", "after"]) {
@@ -27,13 +29,15 @@ function prepare(viewer) {
   byId("flame-own").parentElement.hidden = profiles.isOwn.every((each) => each);
   byId("flame-own-name").textContent = profiles.ownPackage ? "(all but " + named(profiles.ownPackage) + ")" : "";
   byId("flame-lines").parentElement.hidden = profiles.byLine.names.length === profiles.byFunction.names.length;
-  byId("flame-unit").options[0].textContent = profiles.unit.name;
   if (profiles.unit.key === "samples") byId("flame-unit").options[2].remove();
   byId("flame-views").hidden = profiles.sides.length < 2;
 }
 
 function showState(viewer) {
-  const { state } = viewer;
+  const { state, profiles } = viewer;
+  byId("flame-class").parentElement.hidden = profiles.classes.length < 2;
+  byId("flame-unit").options[0].textContent = profiles.unit.name;
+  for (const each of document.querySelectorAll(".flame-unit-name")) each.textContent = profiles.unit.name;
   for (const name of CHECKS) byId("flame-" + name).checked = state[name];
   for (const name of SELECTS) byId("flame-" + name).value = String(state[name]);
   if (byId("flame-search").value !== state.q) byId("flame-search").value = state.q;
@@ -122,7 +126,8 @@ function listenOnPage(viewer) {
     else if (event.key === "/" && !isTyping) {
       event.preventDefault();
       byId("flame-search").focus();
-    } else if (event.key === "?" && !isTyping) byId("flame-help").showModal();
+    } else if (event.key === "g" && !isTyping) viewer.nextLayer();
+    else if (event.key === "?" && !isTyping) byId("flame-help").showModal();
   });
   let width = byId("flame-scroll").clientWidth;
   new ResizeObserver(later(SEARCH_DELAY_MS, () => {
@@ -139,7 +144,8 @@ function listenOnPage(viewer) {
 
 function listenToDownloads(viewer) {
   const title = document.title;
-  const stem = () => "perfguard-" + viewer.state.role.replace(/[^A-Za-z0-9]+/g, "-");
+  const layer = () => (viewer.state.layer === "cpu" ? "" : "-gil-" + viewer.state.layer);
+  const stem = () => "perfguard-" + viewer.state.role.replace(/[^A-Za-z0-9]+/g, "-") + layer();
   const forms = {
     folded: () => [stem() + "-" + viewer.graph.side + ".folded", "text/plain", folded(wholeIn("own", viewer), viewer.graph.side, viewer.profiles.unit)],
     speedscope: () => [stem() + ".speedscope.json", "application/json", speedscope(everySide(viewer), title, viewer.profiles.unit)],

@@ -42,8 +42,20 @@ function unpackRole(role) {
     self: role.self.map((values) => Float64Array.from(values)),
     classes: role.class ? role.class.map((values) => Int16Array.from(values)) : null,
     threads: role.thread ? role.thread.map((values) => Int16Array.from(values)) : null,
-    gil: role.gil || [],
+    gil: role.gil || [], gilUnknown: role.gil_unknown || [], meanwhile: role.meanwhile || [],
   };
+}
+
+export const CPU = "cpu";
+
+// The same roles in another layer: other trees, another unit, nothing that was tested or classed.
+function layersOf(data, base, rolesBy) {
+  const layers = { __proto__: null, [CPU]: base };
+  for (const { key, unit } of data.layers || []) {
+    const roles = data.roles.map((role) => unpackRole({ name: role.name, gil: role.gil, gil_unknown: role.gil_unknown, ...role.layers[key] }));
+    layers[key] = { ...base, layer: key, unit, roles, rolesOf: rolesBy(roles), changes: {}, classes: [""] };
+  }
+  return layers;
 }
 
 // One way to tell frames apart: `of[frame]` is the key's number, `names[key]` its name, `rank[key]` its alphabetical place.
@@ -72,8 +84,12 @@ export async function readProfiles(text) {
     const [, process] = role.name.match(THREAD) || [];
     if (process !== undefined) threads.set(process, [...(threads.get(process) || []), role]);
   }
-  return {
-    sides: data.sides, frames: data.frames, classes: data.classes, threads: data.threads || [""], changes: data.changes, ownPackage: data.own_package, unit: data.unit,
+  const rolesBy = (roles) => (choice) => {
+    if (!choice.startsWith(SUM_OF)) return choice === ALL_ROLES ? roles : roles.filter((role) => (choice === ALL_RANKS ? RANK.test(role.name) : role.name === choice));
+    return roles.filter((role) => (role.name.match(THREAD) || [])[1] === choice.slice(SUM_OF.length));
+  };
+  const base = {
+    layer: CPU, sides: data.sides, frames: data.frames, classes: data.classes, threads: data.threads || [""], changes: data.changes, ownPackage: data.own_package, unit: data.unit,
     isOwn: Uint8Array.from(data.own), roles,
     byLine: keyed(data.frames, (frame) => frame),
     byFunction: keyed(data.frames, functionOf),
@@ -84,9 +100,11 @@ export async function readProfiles(text) {
       ...(ranks.length > 1 ? [[ALL_RANKS, ranks.length + " ranks, added up"]] : []),
       ...(roles.length > Math.max(1, ranks.length) && threads.size !== 1 ? [[ALL_ROLES, "all processes, added up"]] : []),
     ],
-    rolesOf: (choice) =>
-      choice.startsWith(SUM_OF) ? threads.get(choice.slice(SUM_OF.length)) || [] : choice === ALL_ROLES ? roles : choice === ALL_RANKS ? ranks : roles.filter((role) => role.name === choice),
+    rolesOf: rolesBy(roles),
+    // How the layers are called, CPU first; why there is none but that.
+    layerNames: [[CPU, data.unit.name], ...(data.layers || []).map(({ key, name }) => [key, name])], noLayers: data.no_layers || "",
   };
+  return { ...base, layers: layersOf(data, base, rolesBy) };
 }
 
 // What the evidence says of every key of the chosen roles: 1 grew, -1 shrank, both beyond the noise; 0 noise or untested.

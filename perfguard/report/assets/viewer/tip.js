@@ -45,6 +45,7 @@ export function showTip(name, given, x, y) {
   const tip = byId("flame-tip");
   tip.replaceChildren(make("b", shorten(name, 300)), facts(given));
   if (given.isPair && given.node > 0) for (const each of intervals(given.verdicts, given.tested)) tip.append(make("div", each));
+  for (const each of given.meanwhile) tip.append(make("div", each));
   if (given.classes) tip.append(make("div", given.classes));
   tip.hidden = false;
   const box = tip.getBoundingClientRect();

@@ -6,7 +6,8 @@ import { barAt, byRow, layout } from "./layout.js";
 import { writeLink } from "./link.js";
 import { forgetTheme, paint, ROW_PX } from "./paint.js";
 import { asksForLine, matched, matching, nextMatch } from "./search.js";
-import { wholeOf } from "./profile.js";
+import { heldMeanwhile, pairsText } from "./meanwhile.js";
+import { CPU, wholeOf } from "./profile.js";
 import { hideTip, showTip } from "./tip.js";
 import { functionOf, nameHash, number, percent, counted, ratio, shorten, signed } from "./words.js";
 
@@ -15,6 +16,7 @@ const FOUND_SHARE = 0.02; // a match that is gone to is at least this wide
 
 export class Viewer {
   constructor(profiles) {
+    this.layers = profiles.layers;
     this.profiles = profiles;
     this.defaults = { ...DEFAULTS, role: this.mostChanged(), view: profiles.sides.length > 1 ? "diff" : "after" };
     this.state = { ...this.defaults };
@@ -42,6 +44,9 @@ export class Viewer {
   // Takes new values of the state and draws what they change.
   set(changes) {
     Object.assign(this.state, changes);
+    if (!this.layers[this.state.layer]) this.state.layer = CPU;
+    this.profiles = this.layers[this.state.layer];
+    if (!this.profiles.classes.includes(this.state.class)) this.state.class = "";
     if (!this.profiles.choices.some(([value]) => value === this.state.role)) this.state.role = this.defaults.role;
     const place = (side, otherwise) => (side >= 0 && side < this.profiles.sides.length ? side : otherwise);
     this.state.before = place(this.state.before, 0);
@@ -84,6 +89,7 @@ export class Viewer {
     this.drawPath();
     byId("flame-status").textContent = this.statusText();
     byId("flame-gil").textContent = this.gilText();
+    byId("flame-meanwhile").textContent = pairsText(this.graph, this.unit());
     byId("flame-matches").textContent = this.matchText();
     this.drawTable();
     performance.mark("flame-drawn");
@@ -150,6 +156,9 @@ export class Viewer {
     const { roles, tree, widths } = this.graph;
     if (widths[0] === 0) {
       const words = { added: "No code was added.", removed: "No code was removed." };
+      const unknown = this.state.layer === CPU ? "" : roles.flatMap((role) => role.gilUnknown).find((each) => each);
+      if (unknown) return "The GIL cannot be told by function: " + unknown + ".";
+      if (this.state.layer !== CPU && roles.length && !words[this.state.view]) return "Nobody was seen " + this.profiles.unit.name.replace(/^ms( per request)? /, "") + ".";
       return words[this.state.view] || (roles.length && tree.count > 1 ? "Nothing of it ran on this side." : "No stacks of this process were sampled on this side.");
     }
     return skipped ? counted(skipped, "frame", "frames") + " narrower than a pixel (with what they call) are not drawn; zoom in to see them." : "";
@@ -184,7 +193,7 @@ export class Viewer {
     const unknown = told.find((each) => each.wait === null);
     if (unknown) return "GIL: cannot be told" + (unknown.unknown ? ": " + unknown.unknown : "") + ".";
     const shares = (name) => told.map((each) => (each[name] === null ? "n/a" : percent(each[name], 1))).join(" → ");
-    return "GIL, not in this graph: the busiest thread, " + told[told.length - 1].thread + ", holds it " + shares("hold") +
+    return "GIL" + (this.state.layer === CPU ? ", not in this graph" : "") + ": the busiest thread, " + told[told.length - 1].thread + ", holds it " + shares("hold") +
       " and waits for it " + shares("wait") + " of the time" + (isPair && told.length > 1 ? " (before → after)." : ".");
   }
 
@@ -225,6 +234,12 @@ export class Viewer {
     this.table.show(this.graph, at, this.graph.side, this.marks, this.unit().name);
   }
 
+  // The next layer, and after the last one the first.
+  nextLayer() {
+    const names = Object.keys(this.layers);
+    this.set({ layer: names[(names.indexOf(this.state.layer) + 1) % names.length] });
+  }
+
   // --- what the reader does ------------------------------------------------------------------------------------------------
 
   zoomTo(node) {
@@ -248,7 +263,7 @@ export class Viewer {
 
   // Shows a frame that another part of the page names.
   point(role, frame) {
-    this.set({ role, q: frame, regex: false, zoom: "", frame: "", lines: functionOf(frame) !== frame, own: false, class: "", thread: "",
+    this.set({ role, layer: CPU, q: frame, regex: false, zoom: "", frame: "", lines: functionOf(frame) !== frame, own: false, class: "", thread: "",
       view: this.defaults.view, width: "after" });
     // What is gone has no width after.
     if (this.marks && !matched(this.graph.tree, this.graph.widths, 0, this.marks).found) this.set({ view: this.defaults.view, width: "both" });
@@ -316,6 +331,7 @@ export class Viewer {
       tree, node, zoom: tree === this.graph.tree ? this.zoom : 0, isPair: this.graph.hasPair, side: this.graph.side,
       unit: this.unit().name, hasSelf: tree === this.graph.tree && !this.graph.isInverted,
       tested: this.profiles.unit.amount, verdicts: key >= 0 ? this.graph.significance.verdicts[key] : [],
+      meanwhile: heldMeanwhile(this.graph, this.nameOf(bar), this.unit()),
     }, x, y);
   }
 }
