@@ -64,7 +64,8 @@ def test_the_terminal_tells_it_at_every_width(samples, width):
     assert "+15.2% to +22.1%" in text
     assert "tensor-broadcast: 2 of 2 trials untestable" in text
     assert "Today run local" in text
-    assert ("inside the noise" in text) or width == 160
+    assert ("+18.6%*" in text) == (width == 160)
+    assert ("+0.8% -3.0% to +4.7% noise" in text) == (width == 80)
     assert max(map(len, printed(samples.strategies_result(), width).splitlines())) <= width
 
 
