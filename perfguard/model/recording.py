@@ -71,9 +71,10 @@ class RecordedProcess:
     """One process; `role` is its title. `stacks` names its file of folded stacks, None where there are none.
 
     `memory` is None where it could not be read, or not twice; `tcp` has its own word for what could not be told.
-    `gil_frames` has the functions that held the GIL or waited for it, those that waited most first; `gil_frames_unknown` says why there can be none. `gil_hold_stacks`,
-    `gil_wait_stacks` and `gil_meanwhile_stacks` (two frames: what waited, what held the GIL) name the files of folded
-    stacks behind them, in microseconds; None: there are none. `gil_looks` stand behind them.
+    `gil_frames` has the functions that held the GIL or waited for it, those that waited most first;
+    `gil_frames_unknown` says why there can be none. `gil_hold_stacks`, `gil_wait_stacks` and `gil_meanwhile_stacks`
+    (two frames: what waited, what held the GIL) name the files of folded stacks behind them, in microseconds; None:
+    there are none. `gil_looks` stand behind them.
     """
 
     pid: int

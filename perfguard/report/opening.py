@@ -52,6 +52,9 @@ def question(result: AnyResult) -> str:
     if isinstance(result, CompareResult):
         before, after = (words.one_line(each.label, _LABEL_LIMIT) for each in (result.baseline, result.candidate))
         return f"Is the server of {after} slower or faster than that of {before}? {_HOW}"
+    if result.strategies:
+        labels = words.one_line(", ".join(table.revision.label for table in result.strategies), _LABEL_LIMIT)
+        return f"Which way of sharing multimodal inputs between ranks suits {labels} best? {_HOW}"
     return f"How fast is the server of each revision? {_HOW}"
 
 
@@ -77,7 +80,7 @@ def steps(result: AnyResult) -> tuple[Step, ...]:
         return _after_bisect(result)
     if isinstance(result, CompareResult):
         return _after_compare(result)
-    return ()
+    return (Step(text="See what each strategy changes", anchor="strategies"),) if result.strategies else ()
 
 
 def _after_bisect(result: BisectResult) -> tuple[Step, ...]:

@@ -8,15 +8,13 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from perfguard.report.strategies import meaning_of
-
 if TYPE_CHECKING:
     from rich.console import Console
 
     from perfguard.report.strategies import ArmCell, StrategyView
 
 _STYLES = {"better": "blue", "worse": "red", "noise": "dim"}
-_METRIC_COLUMNS = 30
+_METRIC_COLUMNS = 38
 _ARM_COLUMNS = 20
 
 
@@ -27,7 +25,7 @@ def print_strategies(view: StrategyView, console: Console) -> None:
     if view.columns:
         fits = console.width >= _METRIC_COLUMNS + _ARM_COLUMNS * len(view.columns)
         console.print(_wide(view) if fits else _long(view))
-        console.print(Text(view.note, style="dim"))
+        console.print(Text(f"{'*: beyond the noise. ' if fits else ''}{view.note}", style="dim"))
     for line in view.failed:
         console.print(Text(f"Untestable: {line}", style="magenta"))
     console.print(Text(view.advice, style="bold"))
@@ -46,7 +44,9 @@ def _wide(view: StrategyView) -> Table:
 def _cell(cell: ArmCell) -> Text:
     if not cell.change:
         return Text(cell.mean)
-    text = f"{cell.mean}  {cell.change}\n{cell.interval}"
+    # Not by colour alone: what lies beyond the noise has a star.
+    mark = " " if cell.meaning == "noise" else "*"
+    text = f"{cell.mean}  {cell.change}{mark}\n{cell.interval} "
     return Text(text, style=_STYLES[cell.meaning], justify="right")
 
 
@@ -56,8 +56,8 @@ def _long(view: StrategyView) -> Table:
         table.add_column(name, overflow="fold")
     for name in ("Mean", "Change"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("Interval", overflow="fold")
-    table.add_column("Meaning", overflow="fold")
+    table.add_column("Interval", no_wrap=True)
+    table.add_column("Meaning", no_wrap=True)
     for line in view.lines:
         for place, (strategy, cell) in enumerate(zip(view.columns, line.cells, strict=True)):
             cells = (
@@ -67,7 +67,7 @@ def _long(view: StrategyView) -> Table:
                 cell.change,
                 cell.interval,
             )
-            table.add_row(*map(Text, cells), Text(meaning_of(cell.meaning)), style=_STYLES.get(cell.meaning, ""))
+            table.add_row(*map(Text, (*cells, cell.meaning)), style=_STYLES.get(cell.meaning, ""))
     return table
 
 

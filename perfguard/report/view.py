@@ -216,10 +216,13 @@ def _banner(result: AnyResult) -> Banner:
         sentence = result.sentence
     else:
         look, sign, label = "run", "#", "Measured"
-        sentence = (
-            f"{words.counted(measured(result.trials), 'revision')} measured side by side{_with_strategies(result)}; "
-            "a table without a verdict (compare gives one)."
+        told = (
+            "the table says what each changes, and how surely"
+            if result.strategies
+            else "a table without a verdict (compare gives one)"
         )
+        count = words.counted(measured(result.trials), "revision")
+        sentence = f"{count} measured side by side{_with_strategies(result)}; {told}."
     facts.append(f"scenario {words.one_line(result.run.scenario, 80)}")
     facts.append(_lost(result.run))
     facts.append(CPU_RUN_NOTE.rstrip(".") if result.run.stand_ins else "no stand-ins")

@@ -26,8 +26,13 @@ def measure(
     """Run every revision with every strategy once a block, each trial on a server of its own, in random order.
 
     Raises:
-        UsageError: a revision does not exist or is named twice.
+        UsageError: a revision does not exist or is named twice; strategies are asked for that have nothing to share.
     """
+    if request.scenario.load.image is None and strategies != (Strategy.AS_COMMITTED,):
+        raise UsageError(
+            f"strategies share images between ranks, and the requests of {request.scenario.name} carry none",
+            hint="name a scenario with [load.image], or leave --strategy out",
+        )
     repository = open_named(request, refs, progress)
     revisions = tuple(repository.resolve(ref) for ref in refs)
     if len({revision.commit for revision in revisions}) < len(revisions):

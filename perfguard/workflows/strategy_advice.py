@@ -55,12 +55,12 @@ def advise(
         said = f"; {_listed(worse)} {'is' if len(worse) == 1 else 'are'} surely worse" if worse else ""
         return (
             f"Today stay with {baseline.strategy.value} under {scenario}: no strategy is better beyond the noise of "
-            f"all comparisons (the nearest is {best.value}: {_told(lines[best])}){said}."
+            f"all comparisons (the nearest is {best.value}: {_told(lines[best], confidence)}){said}."
         )
     best = max(surely, key=lambda strategy: against[strategy].mean)
-    price = _price(next(arm for arm in others if arm.strategy is best))
+    price = _price(next(arm for arm in others if arm.strategy is best), confidence)
     peers = _peers(logs, best, surely, confidence)
-    return f"Today run {best.value} under {scenario}: {_told(lines[best])}{price}{peers}."
+    return f"Today run {best.value} under {scenario}: {_told(lines[best], confidence)}{price}{peers}."
 
 
 def _level(confidence: float, count: int) -> float:
@@ -79,21 +79,21 @@ def _line(arm: StrategyArm, metric: UserMetric) -> ArmMetric:
     return next(each for each in arm.metrics if each.metric == metric.value)
 
 
-def _told(line: ArmMetric) -> str:
+def _told(line: ArmMetric, confidence: float) -> str:
     found = line.change
     if found is None or found.low is None or found.high is None:
         return f"{_name(line.metric)} in too few blocks to tell"
     return (
-        f"{_name(line.metric)} {_percent(found.change)} ({_percent(found.low)} to {_percent(found.high)}, "
-        f"{found.blocks} blocks)"
+        f"{_name(line.metric)} {_percent(found.change)} ({100 * confidence:g}% interval {_percent(found.low)} to "
+        f"{_percent(found.high)}, {found.blocks} blocks)"
     )
 
 
-def _price(arm: StrategyArm) -> str:
+def _price(arm: StrategyArm, confidence: float) -> str:
     """Name what users feel that gets worse with it, beyond the noise."""
     user = {metric.value for metric in UserMetric}
     worse = [
-        _told(line)
+        _told(line, confidence)
         for line in arm.metrics
         if line.metric in user
         and line.change is not None

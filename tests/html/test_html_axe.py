@@ -51,7 +51,7 @@ def problems(page, axe):
     return [each for each in page.evaluate(RUN) if each[0] in {"serious", "critical", "moderate"}]
 
 
-@pytest.mark.parametrize("name", ["unknown", "compare", "run", "hostile"])
+@pytest.mark.parametrize("name", ["unknown", "compare", "run", "strategies", "hostile"])
 def test_every_page(visit, axe, name):
     assert problems(visit(name), axe) == []
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-EVERY = ["bisect", "no_change", "unknown", "compare", "run", "hostile"]
+EVERY = ["bisect", "no_change", "unknown", "compare", "run", "strategies", "hostile"]
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -65,11 +65,13 @@ class Client:
         self.answers.bind(f"ipc://{directory}/answers")
         self.requests = context.socket(zmq.PUSH)
         self.requests.set_hwm(0)
+        self.requests.setsockopt(zmq.SNDTIMEO, POLL_MS)
         self.requests.bind(f"ipc://{directory}/requests")
         self.early = []
         self.orders = []
         for rank in range(self.ranks):
             orders = context.socket(zmq.PUSH)
+            orders.setsockopt(zmq.SNDTIMEO, POLL_MS)
             orders.bind(f"ipc://{directory}/orders-{rank}")
             self.orders.append(orders)
         argument = json.dumps(specification)
@@ -94,7 +96,8 @@ class Client:
         fates = draw_fates(order)
         messages = fates.count(SENT) + 2 * fates.count(ABORTED)
         for orders in self.orders:
-            orders.send_json({name: order[name] for name in ("requests", "rate_rps", "check")} | {"messages": messages})
+            told = {name: order[name] for name in ("requests", "rate_rps", "check")} | {"messages": messages}
+            self.send(orders, json.dumps(told).encode())
         if order["rate_rps"] is None:
             result = self.send_in_lockstep(order, inputs)
         else:
@@ -118,7 +121,7 @@ class Client:
         for number in range(order["requests"]):
             request = self.request(inputs, number)
             begin = time.perf_counter()
-            self.requests.send(pickle.dumps(request, 5), copy=False)
+            self.send(self.requests, pickle.dumps(request, 5))
             send_ms.append(1e3 * (time.perf_counter() - begin))
             del request
             while "taken" not in (answer := self.receive()):
@@ -143,9 +146,9 @@ class Client:
             late_s = max(late_s, time.monotonic() - due)
             intended[request.rid] = due
             if fates[number] != UNSENT:
-                self.requests.send(pickle.dumps(request, 5), copy=False)
+                self.send(self.requests, pickle.dumps(request, 5))
             if fates[number] == ABORTED:
-                self.requests.send(pickle.dumps(AbortReq(rid=request.rid), 5))
+                self.send(self.requests, pickle.dumps(AbortReq(rid=request.rid), 5))
         return {"intended": intended, "worst_send_lag_ms": 1e3 * late_s}
 
     def request(self, inputs, number):
@@ -164,13 +167,35 @@ class Client:
         """
         deadline = time.monotonic() + (limit_s or 3 * self.specification["limit_s"])
         while not self.answers.poll(POLL_MS):
-            if any(process.poll() is not None for process in self.processes):
-                self.wait_for_last_words()
-                ends = [f"rank {rank} {state(process)}" for rank, process in enumerate(self.processes)]
-                raise RankEndedError(", ".join(ends))
+            self.check_ranks()
             if time.monotonic() > deadline:
                 raise RankEndedError("no rank answered in time")
         return self.answers.recv_json()
+
+    def send(self, socket_, message):
+        """Send to a rank.
+
+        Raises:
+            RankEndedError: a rank ended: without a receiver sending would wait for ever.
+        """
+        while True:
+            try:
+                socket_.send(message, copy=False)
+            except zmq.Again:
+                self.check_ranks()
+            else:
+                return
+
+    def check_ranks(self):
+        """See to it that all ranks live.
+
+        Raises:
+            RankEndedError: one does not.
+        """
+        if any(process.poll() is not None for process in self.processes):
+            self.wait_for_last_words()
+            ends = [f"rank {rank} {state(process)}" for rank, process in enumerate(self.processes)]
+            raise RankEndedError(", ".join(ends))
 
     def wait_for_last_words(self):
         """Let the other ranks end by themselves: they are to notice that one is gone."""

@@ -12,6 +12,7 @@ from perfguard.report.markdown import to_markdown
 from perfguard.report.render import render_html
 from perfguard.report.strategies import strategy_view
 from perfguard.report.text import print_result
+from perfguard.report.view import build_page
 
 
 def printed(result, width=160):
@@ -64,7 +65,8 @@ def test_the_terminal_tells_it_at_every_width(samples, width):
     assert "+15.2% to +22.1%" in text
     assert "tensor-broadcast: 2 of 2 trials untestable" in text
     assert "Today run local" in text
-    assert ("inside the noise" in text) or width == 160
+    assert ("+18.6%*" in text) == (width == 160)
+    assert ("+0.8% -3.0% to +4.7% noise" in text) == (width == 80)
     assert max(map(len, printed(samples.strategies_result(), width).splitlines())) <= width
 
 
@@ -92,6 +94,14 @@ def test_every_other_face_tells_it(samples):
     assert "+15.2% to +22.1%" in page
     assert "Throughput, change beside as-committed (%)" in page
     assert page.count('class="good interval"') == 3
+
+
+def test_the_first_screen_asks_what_was_asked_and_leads_to_the_table(samples):
+    banner = build_page(samples.strategies_result()).banner
+    assert banner.question.startswith("Which way of sharing multimodal inputs between ranks suits 0117a57fd best?")
+    assert banner.sentence.endswith("with 2 strategies; the table says what each changes, and how surely.")
+    assert [step.anchor for step in banner.steps] == ["strategies"]
+    assert build_page(samples.run_result()).banner.steps == ()
 
 
 def test_a_reason_of_a_server_is_text(samples):
