@@ -33,6 +33,7 @@ from perfguard.cli.options import (
     changed_scenario,
 )
 from perfguard.model.errors import EXIT_INCONCLUSIVE, EXIT_OK
+from perfguard.model.fix import FixMode
 from perfguard.model.result import BisectVerdict, Direction
 
 
@@ -46,6 +47,9 @@ def bisect_command(
     all_revisions: Annotated[
         bool, typer.Option("--all-revisions", help="Measure also revisions that touch no file that the servers load.")
     ] = False,
+    fix: Annotated[
+        FixMode, typer.Option(help="Measure what gives it back: the culprit's revert, or also every strategy.")
+    ] = FixMode.NONE,
     run_dir: RunDirOption = None,
     resume: ResumeOption = False,
     seed: SeedOption = 0,
@@ -90,6 +94,6 @@ def bisect_command(
     )
     faces = Faces(markdown=markdown, junit=junit, sarif=sarif)
     with Output(request, as_json=as_json, quiet=quiet, faces=faces) as output:
-        result = bisect(request, good, bad, find, output.progress, all_revisions=all_revisions)
+        result = bisect(request, good, bad, find, output.progress, all_revisions=all_revisions, fix=fix)
         output.show(result)
     return EXIT_INCONCLUSIVE if result.verdict is BisectVerdict.UNKNOWN else EXIT_OK

@@ -12,7 +12,24 @@ import typer
 from rich.console import Console
 
 from perfguard import __version__
-from perfguard.cli import analyze, bisect, calibrate, compare, diff, doctor, env, log, record, report, run, scenarios
+from perfguard.cli import (
+    accept,
+    analyze,
+    bisect,
+    calibrate,
+    compare,
+    diff,
+    doctor,
+    env,
+    history,
+    load,
+    log,
+    nightly,
+    record,
+    report,
+    run,
+    scenarios,
+)
 from perfguard.model.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, PerfguardError
 
 # Older typers raise click's errors, newer ones (Python 3.11 on) their own: the root of what a wrong option raises.
@@ -39,8 +56,12 @@ app.command("record")(record.record_command)
 app.command("analyze")(analyze.analyze_command)
 app.command("diff")(diff.diff_command)
 app.command("report")(report.report_command)
+app.command("load")(load.load_command)
 app.command("log")(log.log_command)
 app.command("calibrate")(calibrate.calibrate_command)
+app.command("nightly")(nightly.nightly_command)
+app.command("accept")(accept.accept_command)
+app.command("history")(history.history_command)
 app.command("scenarios")(scenarios.scenarios_command)
 app.command("doctor")(doctor.doctor_command)
 app.add_typer(env.app, name="env")

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from perfguard.model.errors import UsageError
-from perfguard.model.scenario import Device, Scenario
+from perfguard.model.scenario import Device, Scenario, TargetKind
 from perfguard.workflows.scenarios import DEFAULT_SCENARIO, check_scenario, load_scenario
 
 ScenarioOption = Annotated[
@@ -45,6 +45,7 @@ JunitOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write th
 SarifOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the result as SARIF too.")]
 PageOption = Annotated[Path | None, typer.Option("--report", metavar="FILE", help="Write an HTML page too.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+StateOption = Annotated[Path, typer.Option(metavar="DIR", help="The folder that holds the guard's nights.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show tracebacks.")]
 
@@ -82,6 +83,14 @@ def changed_scenario(name: str, changes: ScenarioChanges) -> Scenario:
     # Read before it is checked as a whole: `--device cuda --model X` only makes sense together.
     scenario = load_scenario(name)
     target, limits = scenario.target, scenario.limits
+    if (
+        target.kind is TargetKind.COMMAND
+        and (changes.device, changes.model, changes.tensor_parallel_size) != (None,) * 3
+    ):
+        raise UsageError(
+            f"--device, --model and --tp are for SGLang's server; {name} starts a command",
+            hint="put what the server is to be told into target.command.line",
+        )
     target = dataclasses.replace(
         target,
         device=changes.device or target.device,

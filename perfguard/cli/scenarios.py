@@ -11,7 +11,7 @@ from rich.table import Table
 
 from perfguard.cli.options import JsonOption
 from perfguard.model.errors import EXIT_OK
-from perfguard.model.scenario import Scenario
+from perfguard.model.scenario import LoadSpec, Scenario
 from perfguard.workflows.scenarios import DEFAULT_SCENARIO, list_scenarios, scenario_dir
 
 
@@ -32,7 +32,7 @@ def scenarios_command(as_json: JsonOption = False) -> int:
             name,
             _describe(scenario),
             str(load.requests),
-            str(load.concurrency),
+            _clients(load),
             str(target.tensor_parallel_size),
             target.device.value,
         )
@@ -42,8 +42,17 @@ def scenarios_command(as_json: JsonOption = False) -> int:
     return EXIT_OK
 
 
+def _clients(load: LoadSpec) -> str:
+    if load.arrival is None:
+        return str(load.concurrency)
+    rate = load.arrival.request_rate
+    return load.arrival.kind.value if rate is None else f"{load.arrival.kind.value}, {rate:g}/s"
+
+
 def _describe(scenario: Scenario) -> str:
-    image = scenario.load.image
+    image, request = scenario.load.image, scenario.load.request
+    if request is not None:
+        return f"{request.method} {request.path}"
     if image is None:
         return f"text, {scenario.load.output_tokens} tokens out"
     count = "" if image.count == 1 else f"{image.count} x "

@@ -4,7 +4,9 @@ Costs are means over trials, in CPU milliseconds per request. A function is *new
 nothing in it. The *stable caller* of a call path is the innermost frame above it that is not new: both sides ran it.
 
 A growth is *supported* as far as the stable caller above it grew too. Code that is wrapped in a new function, renamed
-or moved to a sibling makes a frame grow from nothing while its stable caller stays as it was.
+or moved to a sibling makes a frame grow from nothing while its stable caller stays as it was. What starts a thread or
+works off a pool's queue runs anything, so it is no stable caller: work that moved to another thread is held against the
+whole role.
 Source: the cost-shift filter of FBDetect (SOSP 2024): a callee's loss is another's gain under a stable parent.
 """
 
@@ -29,6 +31,8 @@ _NEW_SHARE = 0.05
 # A new function that takes over old work and adds a fifth to it is still the place to look; less is within the noise of
 # the work.
 _MIN_SUPPORT = 0.2
+# Files whose functions run whatever they are given.
+_RUNNERS = ("threading.py)", "concurrent/futures/thread.py)")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -183,7 +187,7 @@ def _supported(root: Node, names: dict[str, list[float]], new: frozenset[str]) -
     for path, _, child in _edges(root):
         if any(node.name == child.name for node in path):
             continue  # a recursion is part of its outermost call
-        caller = next(node for node in reversed(path) if node.name not in new)
+        caller = next(node for node in reversed(path) if node.name not in new and not node.name.endswith(_RUNNERS))
         stable[id(caller)] = caller
         key = (child.name, id(caller))
         beneath[key] = beneath.get(key, 0.0) + child.growth_ms

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from perfguard.evidence.calltree import CallTree, build_call_tree
 from perfguard.evidence.stacks import function_key
 from perfguard.model.revision import Hunk
 
@@ -88,8 +89,10 @@ def link_culprit(
         if role_growth_ms <= 0.0:
             continue
         growth_ms += role_growth_ms
-        lines += _lines(role, changed, sides[0], sides[1])
-        under_ms += max(0.0, _under(changed, sides[1]) - _under_old(changed, sides[0]))
+        of_role = _lines(role, changed, sides[0], sides[1])
+        lines += of_role
+        grown_under_ms = _under(changed, sides[1]) - _under_old(changed, sides[0])
+        under_ms += max(0.0, min(grown_under_ms, sum(line.growth_ms for line in of_role if line.growth_ms > 0.0)))
         for name, grown_ms in _grown_functions(changed, sides[0], sides[1]).items():
             functions[name] = functions.get(name, 0.0) + grown_ms
     lines.sort(key=lambda line: (-line.growth_ms, line.path, line.line))
@@ -181,18 +184,30 @@ def _lines(role: str, changed: _Changed, before: Sequence[StackCosts], after: Se
     by_function: dict[str, float] = {}
     for frame, after_ms in totals.items():
         by_function[function_key(frame)] = by_function.get(function_key(frame), 0.0) + after_ms
-    return [
-        LineGrowth(
+    tree = build_call_tree(before, after)
+    lines = []
+    for frame, after_ms in totals.items():
+        function = function_key(frame)
+        growth_ms = after_ms - replaced.get(function, 0.0) * after_ms / by_function[function]
+        if growth_ms > 0.0:
+            growth_ms *= _real_share(tree, function)
+        line = LineGrowth(
             role=role,
             function=frame.function,
             path=changed.path(frame.file) or frame.file,
             line=frame.line,
             is_new=changed.is_new(frame),
             after_ms=after_ms,
-            growth_ms=after_ms - replaced.get(function_key(frame), 0.0) * after_ms / by_function[function_key(frame)],
+            growth_ms=growth_ms,
         )
-        for frame, after_ms in totals.items()
-    ]
+        lines.append(line)
+    return lines
+
+
+def _real_share(tree: CallTree, function: str) -> float:
+    """Return how much of a function's growth its stable callers show too; the rest was done elsewhere before."""
+    grown_ms = tree.growth_ms[function]
+    return min(1.0, max(0.0, tree.supported_ms[function] / grown_ms)) if grown_ms > 0.0 else 1.0
 
 
 def _by_innermost(side: Sequence[StackCosts], is_changed: Callable[[Frame], bool]) -> dict[Frame, float]:

@@ -1,4 +1,4 @@
-"""The evidence metric: the one function whose cost tells the endpoints apart best; it places the revisions between."""
+"""The evidence metrics: the functions whose cost tells the endpoints apart best; they place the revisions between."""
 
 from __future__ import annotations
 
@@ -30,6 +30,9 @@ _MIN_SUPPORTED = 0.5
 _STEADYING_SHARE = 0.01
 # Four standard errors: with some hundred functions to choose from, the best of pure noise stays under it.
 _MIN_SCORE = 4.0
+# What moved less than this share of the largest move explains little of what users feel: a revision may move a small
+# function steadily, and another make the server slower.
+_WEIGHTY = 0.25
 # The score needs an error, not an interval; any level gives the same one.
 _CONFIDENCE = 0.95
 
@@ -46,31 +49,33 @@ class EvidenceMetric:
     score: float
 
 
-def evidence_metric(
+def evidence_metrics(
     before: Sequence[TrialEvidence],
     after: Sequence[TrialEvidence],
     *,
     direction: Direction = Direction.REGRESSION,
-) -> EvidenceMetric | None:
-    """Choose the function whose cost moved most beyond its noise between the endpoints.
+) -> tuple[EvidenceMetric, ...]:
+    """Return the functions whose cost moved far beyond its noise between the endpoints, the best lever first.
 
     The noise is the standard error over trials (never less than that of counting samples) plus a share of the role's
     cost. For a regression the cost must have grown, for an improvement shrunk, and its stable callers must show at
-    least half of that (`calltree`). Of equal scores the larger change wins.
+    least half of that (`calltree`). Several commits may have moved costs between two distant endpoints, so there may be
+    levers that stand at different revisions; those that carry a large part of the whole growth come first. Of equal
+    scores the larger change wins.
 
     Returns:
-        None where no function moved far enough to be measured by: both a floor on its size and one on its score hold.
+        Nothing where no function moved far enough to be measured by: a floor on its size and one on its score hold.
     """
-    best: tuple[float, float, EvidenceMetric] | None = None
+    scored: list[tuple[EvidenceMetric, float]] = []
     roles = sorted(
         {role for trial in before for role in trial.roles} & {role for trial in after for role in trial.roles}
     )
     for role in roles:
         sides = [[trial.roles[role].costs for trial in side if role in trial.roles] for side in (before, after)]
-        for metric, moved_ms in _scored(role, sides[0], sides[1], direction):
-            if best is None or (metric.score, moved_ms) > best[:2]:
-                best = (metric.score, moved_ms, metric)
-    return best[2] if best else None
+        scored += _scored(role, sides[0], sides[1], direction)
+    weighty = _WEIGHTY * max((moved_ms for _, moved_ms in scored), default=0.0)
+    scored.sort(key=lambda pair: (pair[1] >= weighty, pair[0].score, pair[1]), reverse=True)
+    return tuple(metric for metric, _ in scored)
 
 
 def metric_value(trial: TrialEvidence, metric: EvidenceMetric) -> float:

@@ -10,7 +10,6 @@ from perfguard.model.result import RoleProfile
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from perfguard.evidence.callrules import CallClass
     from perfguard.evidence.trial import TrialEvidence
 
 Names = tuple[str, ...]
@@ -24,7 +23,7 @@ def merge_roles(trials: Sequence[TrialEvidence], *, max_stacks: int = DEFAULT_MA
     """Merge the working stacks of every role over trials.
 
     Frames are `function (file:line)`, costs mean CPU milliseconds per request. Callers into which rare stacks were
-    folded have no class, unless they are stacks themselves.
+    folded have no class and no thread, unless they are stacks themselves.
 
     A trial that lacks a role does not count for it.
 
@@ -68,26 +67,32 @@ def prune(stacks: Mapping[Names, float], *, max_stacks: int) -> dict[Names, floa
 
 def _merge_role(role: str, trials: Sequence[TrialEvidence], *, max_stacks: int) -> RoleProfile:
     merged: dict[Names, float] = {}
-    by_class: dict[Names, dict[CallClass, float]] = {}
+    by_class: dict[Names, dict[str, float]] = {}
+    by_thread: dict[Names, dict[str, float]] = {}
     for trial in trials:
         evidence = trial.roles[role]
         for frames, cost_ms in evidence.costs.working.items():
             names = tuple(str(frame) for frame in frames)
             merged[names] = merged.get(names, 0.0) + cost_ms / len(trials)
             if frames in evidence.stack_class:
-                kind = evidence.stack_class[frames]
+                kind = evidence.stack_class[frames].value
                 shares = by_class.setdefault(names, {})
                 shares[kind] = shares.get(kind, 0.0) + cost_ms
+            if frames in evidence.stack_thread:
+                thread = evidence.stack_thread[frames]
+                shares = by_thread.setdefault(names, {})
+                shares[thread] = shares.get(thread, 0.0) + cost_ms
     kept = sorted(prune(merged, max_stacks=max_stacks).items())
     return RoleProfile(
         role=role,
         samples=sum(trial.roles[role].costs.samples for trial in trials),
         trials=len(trials),
         stacks=tuple(kept),
-        classes=tuple(_class_name(by_class.get(names)) for names, _ in kept) if by_class else (),
+        classes=tuple(_most(by_class.get(names)) for names, _ in kept) if by_class else (),
+        threads=tuple(_most(by_thread.get(names)) for names, _ in kept) if by_thread else (),
     )
 
 
-def _class_name(shares: Mapping[CallClass, float] | None) -> str:
-    """Name what a stack was doing: in most of its cost, where trials' sources disagree; empty where nobody judged."""
-    return max(shares, key=lambda kind: (shares[kind], kind.value)).value if shares else ""
+def _most(shares: Mapping[str, float] | None) -> str:
+    """Name what holds most of a stack's cost, where trials disagree; empty where nothing is known."""
+    return max(shares, key=lambda name: (shares[name], name)) if shares else ""

@@ -48,7 +48,8 @@ class RoleEvidence:
     """The stacks of one role: their costs, the CPU milliseconds per request of each class, and of each deciding line.
 
     `site_ms` is keyed by class and the deciding frame. `loop_block_ms` holds what an asyncio loop's thread spent in
-    calls that do not yield, by the deciding frame; it is None where no loop was seen. `stack_class` has every stack.
+    calls that do not yield, by the deciding frame; it is None where no loop was seen. `stack_class` has every stack,
+    and `stack_thread` the name of the thread that it was seen in most.
     """
 
     costs: StackCosts
@@ -56,6 +57,7 @@ class RoleEvidence:
     site_ms: Mapping[tuple[CallClass, Frame], float]
     loop_block_ms: Mapping[Frame, float] | None = None
     stack_class: Mapping[tuple[Frame, ...], CallClass] = field(default_factory=dict)
+    stack_thread: Mapping[tuple[Frame, ...], str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +163,17 @@ def _role_evidence(
         site_ms=site_ms,
         loop_block_ms=loop_block_ms,
         stack_class={frames: verdict.call_class for frames, verdict in classes.items()},
+        stack_thread=_threads_of(stacks),
     )
+
+
+def _threads_of(stacks: Sequence[Stack]) -> dict[tuple[Frame, ...], str]:
+    """Name the thread that each stack was seen in most; a pool's threads run the same stacks."""
+    seen: dict[tuple[Frame, ...], Counter[str]] = {}
+    for stack in stacks:
+        if stack.frames and stack.thread:
+            seen.setdefault(stack.frames, Counter())[stack.thread] += stack.samples
+    return {frames: max(counts, key=lambda name: (counts[name], name)) for frames, counts in seen.items()}
 
 
 def _polling(stacks: Sequence[Stack], costs: StackCosts, classes: Mapping[tuple[Frame, ...], StackClass]) -> _Polling:

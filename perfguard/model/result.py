@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from perfguard.model.fix import FixResult
 from perfguard.model.revision import Hunk, Revision
 from perfguard.model.scenario import Strategy
 from perfguard.model.trial import Trial
@@ -127,7 +128,8 @@ class RoleProfile:
     """One role's stacks of one side, merged over trials: (frames root first, CPU ms per request) pairs.
 
     `samples` is how many samples stand behind them, `trials` over how many trials. `classes` is what each stack of
-    `stacks` was doing (pickle, hash, poll, ...), in the same order; it is empty where that was not judged.
+    `stacks` was doing (pickle, hash, poll, ...), in the same order; it is empty where that was not judged. `threads` is
+    the name of the thread that each of them was seen in most; it is empty where threads were not named.
     """
 
     role: str
@@ -135,6 +137,7 @@ class RoleProfile:
     trials: int
     stacks: tuple[tuple[tuple[str, ...], float], ...]
     classes: tuple[str, ...] = ()
+    threads: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +189,11 @@ class CompareResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BisectResult:
-    """A bisect: the comparison of its endpoints (or of culprit and parent), and who is to blame."""
+    """A bisect: the comparison of its endpoints (or of culprit and parent), and who is to blame.
+
+    `fix` is what was measured of ways out, None where that was not asked for; its trials are the last of `trials`, and
+    nothing else here rests on them.
+    """
 
     run: RunInfo
     origin: str
@@ -206,6 +213,13 @@ class BisectResult:
     candidate_profiles: tuple[RoleProfile, ...]
     revisions: tuple[RevisionSummary, ...]
     trials: tuple[Trial, ...]
+    fix: FixResult | None = None
+
+    @property
+    def search_trials(self) -> tuple[Trial, ...]:
+        """The trials that the verdict rests on: those before the ways out were tried."""
+        first = self.fix.first_trial if self.fix is not None else None
+        return self.trials if first is None else tuple(trial for trial in self.trials if trial.number < first)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 
 class TargetKind(str, Enum):
     """What runs a revision."""
 
     SGLANG_SERVER = "sglang-server"
+    COMMAND = "command"
 
 
 class Device(str, Enum):
@@ -78,14 +80,81 @@ class ImageSpec:
     count: int = 1
 
 
+class AnswerKind(str, Enum):
+    """How an answer is read. `OPENAI_STREAM`: server-sent events as of `/v1/chat/completions`, ended by `[DONE]`.
+
+    `PLAIN`: any body, whole or in pieces; what counts as its first token is its first byte.
+    """
+
+    OPENAI_STREAM = "openai-stream"
+    PLAIN = "plain"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestSpec:
+    """A request of the scenario's own, in place of the chat completion.
+
+    The body is `json`, or `text` of the type `content_type`; neither: no body. In every text of it `{prompt}` becomes
+    the request's prompt and `{number}` its number.
+    """
+
+    path: str
+    method: str = "POST"
+    json: Any = None
+    text: str | None = None
+    content_type: str = "application/json"
+    answer: AnswerKind = AnswerKind.PLAIN
+
+
+class ArrivalKind(str, Enum):
+    """When an open loop's requests are due.
+
+    `CONSTANT`: evenly spaced; `POISSON`: independent of each other; `GAMMA`: gaps from a gamma distribution of shape
+    `burstiness`; `BURST`: `burst_size` at once, then nothing until the next ones; `TRACE`: when a trace file says.
+    """
+
+    CONSTANT = "constant"
+    POISSON = "poisson"
+    GAMMA = "gamma"
+    BURST = "burst"
+    TRACE = "trace"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArrivalSpec:
+    """The arrivals of an open loop; the words are those of vLLM's and SGLang's `bench_serving`.
+
+    `request_rate` is the mean of all kinds but `TRACE`, in requests a second. `burstiness` 1 is Poisson, less comes in
+    clumps, more is more even. `trace_file` is JSON lines, see `perfguard.load.trace`.
+    """
+
+    kind: ArrivalKind
+    request_rate: float | None = None
+    burstiness: float = 1.0
+    burst_size: int = 1
+    trace_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SloSpec:
+    """What a request must meet to count as goodput; None asks for nothing. All in milliseconds."""
+
+    ttft_ms: float | None = None
+    e2e_ms: float | None = None
+    tpot_ms: float | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadSpec:
-    """A closed loop: `concurrency` clients send `requests` requests in all, each as soon as its last one is answered.
+    """A load of `requests` requests in all; closed where `arrival` is None, else open.
+
+    Closed: `concurrency` clients send their next request as soon as their last one is answered. Open: requests are due
+    when `arrival` says, whatever the server does, and `concurrency` is the most that are in flight.
 
     `warmup_requests` go first on a server that was just started and are not measured; `settling_requests` likewise
     before every later trial on it. `profiled_requests` follow the measured ones with
     the stack sampler attached, so that its cost is not in the user metric. `distinct_images` different
-    images are made from `seed` and reused in order.
+    images are made from `seed` and reused in order. `request` None sends chat completions.
     """
 
     requests: int
@@ -99,6 +168,9 @@ class LoadSpec:
     output_tokens: int
     request_timeout_s: float
     seed: int
+    request: RequestSpec | None = None
+    arrival: ArrivalSpec | None = None
+    slo: SloSpec | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,11 +188,27 @@ class ProfilingSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CommandSpec:
+    """How any server is started from a revision's tree.
+
+    In `line`, the command and its arguments, `{python}` becomes the environment's interpreter, `{port}` the port to
+    listen on (of 127.0.0.1) and `{tree}` the revision's tree, which is also the working directory. `source_root`, below
+    the tree, goes on Python's import path. The server is ready when a GET of `health_path` answers 200.
+    What a command loads is not known, so that a bisect searches among all commits.
+    """
+
+    line: tuple[str, ...]
+    health_path: str = "/health"
+    source_root: str = "."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TargetSpec:
     """The server under test and how it is started.
 
     `model` None means the generated tiny vision-language model with dummy weights. `environment_spec`
-    names the managed environment. `extra_args` are appended to the server's command line.
+    names the managed environment; `python` means the interpreter that runs perfguard, `python:PATH` another one.
+    `extra_args` are appended to the server's command line. `command` belongs to the kind of that name.
     """
 
     kind: TargetKind
@@ -133,6 +221,7 @@ class TargetSpec:
     extra_environment: tuple[tuple[str, str], ...]
     start_timeout_s: float
     drain_timeout_s: float
+    command: CommandSpec | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,11 +10,18 @@ from perfguard.model.gil_trial import RoleGil
 ROLE_TOKENIZER = "tokenizer"
 ROLE_DETOKENIZER = "detokenizer"
 ROLE_OTHER = "other"
+# The first process of a server that is not SGLang's.
+ROLE_SERVER = "server"
 
 
 def rank_role(rank: int) -> str:
     """Name the role of the scheduler process of tensor-parallel rank `rank` (0-based)."""
     return f"rank-{rank}"
+
+
+def worker_role(number: int) -> str:
+    """Name the role of a process below a server that is not SGLang's; `number` counts from 1 in order of start."""
+    return f"worker-{number}"
 
 
 class RequestOutcome(str, Enum):
@@ -27,7 +34,11 @@ class RequestOutcome(str, Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestRecord:
-    """One request; times in seconds since the load's start. `first_token_s` is None where none came."""
+    """One request; times in seconds since the load's start. `first_token_s` is None where none came.
+
+    `intended_s` is when an open loop meant to send it; None in a closed loop, which sends when it can. `output_tokens`
+    are those that the answer's usage told, else those that were asked for; None where neither is known.
+    """
 
     index: int
     sent_s: float
@@ -35,6 +46,20 @@ class RequestRecord:
     finished_s: float
     outcome: RequestOutcome
     detail: str
+    intended_s: float | None = None
+    output_tokens: int | None = None
+
+    @property
+    def start_s(self) -> float:
+        """When its latencies begin: at the intended time where there is one, so that no wait is left out."""
+        return self.sent_s if self.intended_s is None else self.intended_s
+
+    @property
+    def tpot_s(self) -> float | None:
+        """Time per output token after the first, in seconds; None where there are fewer than two tokens."""
+        if self.first_token_s is None or self.output_tokens is None or self.output_tokens < 2:  # noqa: PLR2004
+            return None
+        return (self.finished_s - self.first_token_s) / (self.output_tokens - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +80,11 @@ class LoadResult:
 
     `throughput_rps` counts successful requests only. `generator_cpu_frac` is the load generator's own CPU
     per second of load and core; `generator_lag_p99_ms` how late its event loop woke up.
+
+    `ttft` and `e2e` count from the intended send time in an open loop. `itl` is the time between reads that brought
+    text, over all requests; `tpot` one value a request. `goodput_rps` counts the requests that met the scenario's
+    service levels, None where it has none. `send_lag_p99_ms` is how late an open loop sent, the wait for a free place
+    among `concurrency` included; `dispatch_lag_p99_ms` without that wait: the generator's own fault.
     """
 
     schedule_digest: str
@@ -70,6 +100,11 @@ class LoadResult:
     generator_cpu_frac: float
     generator_lag_p99_ms: float
     records: tuple[RequestRecord, ...]
+    itl: LatencySummary | None = None
+    tpot: LatencySummary | None = None
+    goodput_rps: float | None = None
+    send_lag_p99_ms: float | None = None
+    dispatch_lag_p99_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

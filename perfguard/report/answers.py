@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _NAME_LIMIT = 120
 _MOST_FRAMES_OF_A_CHANGE = 8
 _VERB_AND_REVISIONS = 4  # perfguard bisect GOOD BAD
-_OWN_OPTIONS = ("--find", "--run-dir")  # of a bisect alone, or of its folder
+_OWN_OPTIONS = ("--find", "--fix", "--run-dir")  # of a bisect alone, or of its folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,13 +93,15 @@ def _what(result: BisectResult | CompareResult) -> list[Answer]:
     if not effects:
         return [Answer(question="What happened", value="n/a", note="Nothing was measured on both sides.")]
     first = effects[0]
+    of = min(result.effects, key=lambda effect: effect.metric != result.run.metric)
+    low, high = words.percent_change(of.low), words.percent_change(of.high)
     meaning = "inside the noise" if first.meaning == "noise" else first.meaning
     pairs = words.counted(first.pairs, "pair")
     return [
         Answer(
             question="What happened",
             value=f"{first.change} {_inside_a_sentence(first.metric)}",
-            note=f"{meaning}; {first.interval}, {pairs}",
+            note=f"{meaning}; {of.confidence * 100:g}% interval {low} to {high}, {pairs} of trials",
         )
     ]
 
@@ -115,7 +117,7 @@ def _how_sure(result: BisectResult | CompareResult) -> list[Answer]:
     if result.culprit is not None:
         among = words.counted(result.candidates, "candidate")
         sure = words.share(result.culprit.posterior, 1.0)
-        return [Answer(question="How sure", value=sure, note=f"that it is this one of {among}")]
+        return [Answer(question="How sure", value=sure, note=f"is the probability that it is this one of {among}")]
     if result.verdict is BisectVerdict.UNKNOWN:
         left = words.counted(len(result.credible_set), "revision")
         return [Answer(question="How sure", value="not enough", note=f"{left} cannot be told apart")]

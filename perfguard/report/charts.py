@@ -95,7 +95,7 @@ def trial_chart(trials: Sequence[Trial], labels: Mapping[str, str], run: RunInfo
                     gid=f"{CLASS}series-{turn % len(_MARKERS)}",
                 )
         _mark_untestable(axes, [trial.number for trial, value in zip(ordered, values, strict=True) if value is None])
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_xlabel("trial, in the order they ran")
         axes.set_ylabel(_axis(run.metric))
         axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
@@ -166,7 +166,7 @@ def posterior_chart(result: BisectResult) -> Chart | None:
                 gid=f"{CLASS}{look}",
             )
         axes.tick_params(axis="x", pad=10)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_xlim(-1, len(values))
         axes.set_ylim(0, min(1.15, 1.3 * max(values)))
         axes.set_ylabel("probability")

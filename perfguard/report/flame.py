@@ -24,11 +24,14 @@ from perfguard.report.words import shorten
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from perfguard.model.gil_trial import RoleGil
     from perfguard.model.result import GrownFrame, RoleProfile
 
 FORMAT = 2
 PRUNED_FRAME = "(pruned: small stacks)"
+Mark = tuple[str, str]  # what the code of a stack was doing, and in which thread; empty where that is not known
 _FRAME_NAME_LIMIT = 500
+_THREAD_NAME_LIMIT = 60
 _DIGITS = 6
 _MOST_TURNS = 8
 _CLOSE_ENOUGH = 0.9  # of the budget: a closer fit is not worth another turn
@@ -54,11 +57,12 @@ PERCENT = Unit(name="% of the working samples", amount="% of the working samples
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """The profiles of one revision, under the name that the viewer shows."""
+    """The profiles of one revision, under the name that the viewer shows, and what is known of its roles' GIL."""
 
     name: str
     label: str
     profiles: tuple[RoleProfile, ...]
+    gil: tuple[RoleGil, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,10 +93,10 @@ def pack(
     the noise.
     """
     names: dict[str, int] = {}
-    classes: dict[str, int] = {"": 0}
+    marks: dict[Mark, int] = {("", ""): 0}
     roles = sorted({profile.role for side in sides for profile in side.profiles})
-    whole = {role: merge([_numbered(side, role, names, classes) for side in sides]) for role in roles}
-    packer = _Packer(sides, grown, list(names), list(classes), unit)
+    whole = {role: merge([_numbered(side, role, names, marks) for side in sides]) for role in roles}
+    packer = _Packer(sides, grown, list(names), list(marks), unit)
     floor_ms, trees = 0.0, whole
     text = packer.text(whole)
     if len(text) > budget_bytes:
@@ -137,19 +141,21 @@ def _fit(
 
 
 def _numbered(
-    side: Side, role: str, names: dict[str, int], classes: dict[str, int]
+    side: Side, role: str, names: dict[str, int], marks: dict[Mark, int]
 ) -> dict[tuple[int, ...], tuple[float, int]]:
-    """Give the stacks of one role of one side by the numbers of their frames, each with its cost and its class."""
+    """Give the stacks of one role of one side by the numbers of their frames, each with its cost and its mark."""
     numbers = _Numbers(names)
     stacks: dict[tuple[int, ...], tuple[float, int]] = {}
     for profile in side.profiles:
         if profile.role != role:
             continue
-        marks = profile.classes or ("",) * len(profile.stacks)
-        for (frames, ms), mark in zip(profile.stacks, marks, strict=True):
+        nothing = ("",) * len(profile.stacks)
+        known = zip(profile.classes or nothing, profile.threads or nothing, strict=True)
+        for (frames, ms), (kind, thread) in zip(profile.stacks, known, strict=True):
             if frames and ms > 0 and math.isfinite(ms):
                 key = tuple(map(numbers.__getitem__, frames))
-                stacks[key] = (stacks.get(key, (0.0, 0))[0] + ms, classes.setdefault(mark, len(classes)))
+                mark = kind, shorten(thread, _THREAD_NAME_LIMIT)
+                stacks[key] = (stacks.get(key, (0.0, 0))[0] + ms, marks.setdefault(mark, len(marks)))
     return stacks
 
 
@@ -170,13 +176,17 @@ class _Packer:
     """Writes trees as the text that goes into the page; `pruned` is the number of the frame that holds what was cut."""
 
     def __init__(
-        self, sides: Sequence[Side], grown: Sequence[GrownFrame], frames: list[str], classes: list[str], unit: Unit
+        self, sides: Sequence[Side], grown: Sequence[GrownFrame], frames: list[str], marks: list[Mark], unit: Unit
     ) -> None:
         self._unit = unit
         self._sides = sides
         self._frames = [*frames, PRUNED_FRAME]
         self.pruned = len(frames)
-        self._classes = classes
+        # What a mark says is written as two numbers: of a kind of work, and of a thread.
+        self._classes = list(dict.fromkeys(kind for kind, _ in marks))
+        self._threads = list(dict.fromkeys(thread for _, thread in marks))
+        self._class_of = [self._classes.index(kind) for kind, _ in marks]
+        self._thread_of = [self._threads.index(thread) for _, thread in marks]
         self._own = own_package(stack for side in sides for profile in side.profiles for stack in profile.stacks)
         self._changes: dict[str, dict[str, object]] = {}
         for frame in grown:
@@ -194,6 +204,7 @@ class _Packer:
             "own_package": self._own,
             "own": [int(package_of(frame) in ("", self._own)) for frame in frames],
             "classes": self._classes,
+            "threads": self._threads,
             "sides": [{"name": side.name, "label": shorten(side.label, _FRAME_NAME_LIMIT)} for side in self._sides],
             "roles": [self._role(role, tree, places) for role, tree in trees.items()],
             "changes": self._changes,
@@ -212,7 +223,25 @@ class _Packer:
             "frame": [places[number] for number in tree.frame],
             "self": [[_rounded(ms) for ms in selfs] for selfs in tree.self_ms],
         }
-        return packed | ({"class": tree.classes} if tree.classes else {})
+        if any(gil := [_gil_of(side, role) for side in self._sides]):
+            packed["gil"] = gil
+        for name, of in (("class", self._class_of), ("thread", self._thread_of)):
+            if tree.classes and any(of):
+                packed[name] = [[of[mark] for mark in marks] for marks in tree.classes]
+        return packed
+
+
+def _gil_of(side: Side, role: str) -> dict[str, Any] | None:
+    told = next((told for told in side.gil if told.role == role), None)
+    if told is None:
+        return None
+    fracs = {"hold": told.hold_frac, "wait": told.wait_frac, "held": told.held_frac}
+    return {
+        "thread": shorten(told.thread, _THREAD_NAME_LIMIT),
+        "looks": told.looks,
+        "unknown": shorten(told.unknown, _FRAME_NAME_LIMIT),
+        **{name: None if frac is None else round(frac, 4) for name, frac in fracs.items()},
+    }
 
 
 def _share_of(frame: int, tree: Tree) -> float:

@@ -24,6 +24,7 @@ from perfguard.report.clean import AnyResult, clean
 from perfguard.report.view import measured
 
 if TYPE_CHECKING:
+    from perfguard.model.fix import FixResult, Recovery
     from perfguard.model.revision import Revision
 
 Json = dict[str, Any]
@@ -45,7 +46,7 @@ def to_json_document(result: AnyResult, report_path: Path | None) -> Json:
         "schema_version": SCHEMA_VERSION,
         **body,
         "trials": len(shown.trials),
-        "revisions_measured": measured(shown.trials),
+        "revisions_measured": measured(shown.search_trials if isinstance(shown, BisectResult) else shown.trials),
         "environment": _environment(shown.run),
         "report": str(report_path) if report_path is not None else None,
     }
@@ -60,6 +61,43 @@ def _bisect(result: BisectResult) -> Json:
         "culprit": {**_revision(culprit.revision), "posterior": culprit.posterior} if culprit else None,
         "credible_set": [_revision(each) for each in result.credible_set],
         **_judgements(result),
+        "fix": _fix(result.fix) if result.fix is not None else None,
+    }
+
+
+def _fix(fix: FixResult) -> Json:
+    return {
+        "mode": fix.mode.value,
+        "sentence": fix.sentence,
+        "notes": list(fix.notes),
+        "reverted": _revision(fix.reverted) if fix.reverted is not None else None,
+        "conflicts": [
+            {"path": each.path, "reason": each.reason, "functions": list(each.functions)} for each in fix.conflicts
+        ],
+        "patch": fix.patch or None,
+        "first_trial": fix.first_trial,
+        "arms": [
+            {
+                **_revision(arm.revision),
+                "strategy": arm.strategy.value,
+                "trials": arm.trials,
+                "untestable_reason": arm.untestable_reason or None,
+                "metric_mean": arm.mean,
+                "verdict": arm.verdict.value if arm.verdict is not None else None,
+                "recovery": _recovery(arm.recovery) if arm.recovery is not None else None,
+            }
+            for arm in fix.arms
+        ],
+    }
+
+
+def _recovery(found: Recovery) -> Json:
+    return {
+        "frac": found.frac,
+        "low": found.low,
+        "high": found.high,
+        "confidence": found.confidence,
+        "rounds": found.rounds,
     }
 
 

@@ -38,6 +38,7 @@ def to_markdown(result: AnyResult, *, report: str | None = None, most_bytes: int
         _verdict(page, report),
         _effects(page),
         _culprit(page),
+        _fix(page),
         _findings(page),
         _frames(page),
         _revisions(page),
@@ -55,8 +56,8 @@ def to_markdown(result: AnyResult, *, report: str | None = None, most_bytes: int
 
 def _verdict(page: Page, report: str | None) -> str:
     banner = page.banner
-    lines = [f"## {banner.sign} {banner.label}", "", f"**{_prose(banner.sentence)}**", ""]
-    lines.append(" · ".join(_prose(fact) for fact in banner.facts))
+    lines = [f"## {banner.sign} {banner.label}", "", f"**{prose(banner.sentence)}**", ""]
+    lines.append(" · ".join(prose(fact) for fact in banner.facts))
     if report:
         lines += ["", f"[The whole report]({report.replace(' ', '%20').replace(')', '%29').replace('(', '%28')})"]
     return "\n".join([*lines, ""])
@@ -66,10 +67,10 @@ def _effects(page: Page) -> str:
     if not page.effects:
         return ""
     rows = (
-        (_code(row.metric), f"**{row.change}**", row.interval, _meaning(row.meaning), str(row.pairs))
+        (code_span(row.metric), f"**{row.change}**", row.interval, _meaning(row.meaning), str(row.pairs))
         for row in page.effects
     )
-    return _table("Effects", ("Metric", ">Change", "Interval", "Meaning", ">Pairs"), rows)
+    return table("Effects", ("Metric", ">Change", "Interval", "Meaning", ">Pairs"), rows)
 
 
 def _meaning(meaning: str) -> str:
@@ -82,16 +83,47 @@ def _culprit(page: Page) -> str:
         lines = [
             "### The commit",
             "",
-            f"{_code(commit.label)} {_code(commit.subject)}  ",
-            f"by {_code(commit.author)}, {_code(commit.committed_at)}, posterior {commit.posterior}",
+            f"{code_span(commit.label)} {code_span(commit.subject)}  ",
+            f"by {code_span(commit.author)}, {code_span(commit.committed_at)}, posterior {commit.posterior}",
             "",
-            *(f"- {_code(hunk.heading)}" for hunk in commit.hunks[:_MOST_SUSPECTS]),
+            *(f"- {code_span(hunk.heading)}" for hunk in commit.hunks[:_MOST_SUSPECTS]),
         ]
         return "\n".join([*lines, ""])
     if not page.suspects:
         return ""
-    rows = ((_code(each.label), _code(each.subject), each.posterior or words.NOT_MEASURED) for each in page.suspects)
-    return _table("Cannot be told apart", ("Revision", "Subject", ">Posterior"), list(rows)[:_MOST_SUSPECTS])
+    rows = (
+        (code_span(each.label), code_span(each.subject), each.posterior or words.NOT_MEASURED) for each in page.suspects
+    )
+    return table("Cannot be told apart", ("Revision", "Subject", ">Posterior"), list(rows)[:_MOST_SUSPECTS])
+
+
+def _fix(page: Page) -> str:
+    if page.fix is None:
+        return ""
+    lines = ["### What gives it back", "", prose(page.fix.sentence), ""]
+    lines += [line for note in page.fix.notes for line in (prose(note), "")]
+    lines += [f"- {code_span(row.path)}: {prose(row.reason)} {code_span(row.functions)}" for row in page.fix.conflicts]
+    if page.fix.conflicts:
+        lines.append("")
+    if page.fix.patch:
+        lines += [f"The revert as a patch lies in the run's folder: {code_span(page.fix.patch)}", ""]
+    if not page.fix.rows:
+        return "\n".join(lines)
+    unit = f" ({page.metric_unit})" if page.metric_unit else ""
+    columns = ("Measured", "Part", f">{page.metric}{unit}", ">Gives back", "Interval", "Verdict", ">Trials")
+    cells = (
+        (
+            code_span(row.label),
+            row.part,
+            row.metric,
+            row.back,
+            row.interval,
+            row.verdict + (f": {code_span(row.reason)}" if row.reason else ""),
+            str(row.trials),
+        )
+        for row in page.fix.rows
+    )
+    return "\n".join([*lines, table("", columns, cells)])
 
 
 def _findings(page: Page) -> str:
@@ -100,9 +132,9 @@ def _findings(page: Page) -> str:
         return ""
     lines = ["### Findings", ""]
     for row in fired:
-        lines.append(f"- {_code(row.rule)} in {_code(row.role)}: {_prose(words.one_line(row.effect, 600))}")
+        lines.append(f"- {code_span(row.rule)} in {code_span(row.role)}: {prose(words.one_line(row.effect, 600))}")
         lines += [
-            f"  - {_code(each.what)}: {each.before} → {each.after} {_prose(each.unit)}" for each in row.evidence[:5]
+            f"  - {code_span(each.what)}: {each.before} → {each.after} {prose(each.unit)}" for each in row.evidence[:5]
         ]
     return "\n".join([*lines, ""])
 
@@ -113,8 +145,8 @@ def _frames(page: Page) -> str:
         return "No function's cost changed by more than the noise.\n" if page.frames else ""
     rows = (
         (
-            _code(row.frame),
-            _code(row.role),
+            code_span(row.frame),
+            code_span(row.role),
             row.before,
             row.after,
             f"{'▲' if row.grew else '▼'} {row.change}",
@@ -123,7 +155,7 @@ def _frames(page: Page) -> str:
         for row in grown[:_MOST_FRAMES]
     )
     title = "Functions whose cost changed, CPU ms per request"
-    return _table(title, ("Function", "Process", ">Before", ">After", ">Change", "Interval"), rows)
+    return table(title, ("Function", "Process", ">Before", ">After", ">Change", "Interval"), rows)
 
 
 def _revisions(page: Page) -> str:
@@ -132,42 +164,42 @@ def _revisions(page: Page) -> str:
     unit = f" ({page.metric_unit})" if page.metric_unit else ""
     rows = [
         (
-            _code(row.label),
+            code_span(row.label),
             row.mark,
             row.metric,
             row.metric_interval,
             row.posterior,
             str(row.trials),
-            f"untestable: {_code(row.untestable_reason)}" if row.untestable else _code(row.subject),
+            f"untestable: {code_span(row.untestable_reason)}" if row.untestable else code_span(row.subject),
         )
         for row in page.revisions
     ]
     columns = ("Revision", "Part", f">{page.metric}{unit}", "Interval", ">Posterior", ">Trials", "Subject")
-    return _folded("Revisions", _table("", columns, rows[:_MOST_REVISIONS]))
+    return _folded("Revisions", table("", columns, rows[:_MOST_REVISIONS]))
 
 
 def _reproduce(page: Page) -> str:
     fence = "`" * max(3, 1 + max((len(ticks) for ticks in _TICKS.findall(page.run.command)), default=0))
     command = f"{fence}\n{words.shorten(page.run.command, 4_000)}\n{fence}\n"
-    rows = [(_code(name), _code(value)) for name, value in page.environment]
-    rows += [("stand-in", _code(each)) for each in page.stand_ins]
-    return _folded("Reproduce, and environment", command + "\n" + _table("", ("What", "Value"), rows))
+    rows = [(code_span(name), code_span(value)) for name, value in page.environment]
+    rows += [("stand-in", code_span(each)) for each in page.stand_ins]
+    return _folded("Reproduce, and environment", command + "\n" + table("", ("What", "Value"), rows))
 
 
 def _folded(title: str, body: str) -> str:
     return f"<details><summary>{title}</summary>\n\n{body}\n</details>\n"
 
 
-def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Write a table; a column whose name begins with `>` holds numbers."""
     lines = [f"### {title}", ""] if title else []
-    lines.append("| " + " | ".join(_prose(name.lstrip(">")) for name in columns) + " |")
+    lines.append("| " + " | ".join(prose(name.lstrip(">")) for name in columns) + " |")
     lines.append("|" + "|".join("--:" if name.startswith(">") else "---" for name in columns) + "|")
     lines += ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([*lines, ""])
 
 
-def _code(text: str) -> str:
+def code_span(text: str) -> str:
     """Write foreign text as a code span that also holds in a table."""
     line = words.one_line(text, _NAME_LIMIT)
     if not line:
@@ -177,6 +209,6 @@ def _code(text: str) -> str:
     return f"{fence}{pad}{line}{pad}{fence}".replace("|", "\\|")
 
 
-def _prose(text: str) -> str:
+def prose(text: str) -> str:
     """Write a sentence in which nothing is markup; a mention is broken by a word joiner."""
     return _SPECIAL.sub(r"\\\1", words.one_line(text, 1_200)).replace("@", "@\u2060")

@@ -19,8 +19,9 @@ Numbers = tuple[int, ...]
 class Tree:
     """The merged call tree of one role. `depth` counts from 0, the sides' self times stand in `self_ms[side][node]`.
 
-    `classes[side][node]` is the number of the class of the stack that ends in a node (0: none); `classes` is empty
-    where no side was classed. `weights[node]` is the largest total of any side: what a node is worth keeping for.
+    `classes[side][node]` is the number of what is known of the stack that ends in a node, its class and its thread (0:
+    nothing); `classes` is empty where nothing is known. `weights[node]` is the largest total of any side: what a node
+    is worth keeping for.
     """
 
     depth: list[int]

@@ -93,7 +93,8 @@ def _by_arm(result: AnyResult) -> tuple[tuple[Trial, ...], dict[str, str]]:
         for summary in result.revisions
         for name in (summary.revision.commit, summary.revision.label)
     }
-    trials = tuple(replace(trial, revision=f"{trial.revision} {trial.strategy}") for trial in result.trials)
+    judged = result.search_trials if isinstance(result, BisectResult) else result.trials
+    trials = tuple(replace(trial, revision=f"{trial.revision} {trial.strategy}") for trial in judged)
     tried = dict.fromkeys(trial.revision for trial in sorted(trials, key=lambda trial: trial.number))
     by_place = {name: place for place, name in enumerate(labels)}
     ordered = sorted(tried, key=lambda name: by_place.get(name, math.inf))

@@ -24,6 +24,7 @@ _FRAME_LIMIT = 100
 _SUBJECT_LIMIT = 60
 _REASON_LIMIT = 80
 _LABEL_LIMIT = 30
+_FIX_LABEL_LIMIT = 48
 _WIDE_COLUMNS = 100  # narrower terminals get fewer columns instead of broken ones
 
 _LOOK_STYLES = {
@@ -54,6 +55,7 @@ def print_result(result: AnyResult, console: Console) -> None:
                 for row in page.effects
             ),
         )
+    _print_fix(page, console)
     _print_findings(page, console)
     _print_frames(page, console)
     _print_revisions(page, console)
@@ -73,6 +75,31 @@ def _print_verdict(page: Page, console: Console) -> None:
                 Text(f"  {suspect.label} {words.shorten(suspect.subject, _SUBJECT_LIMIT)} {suspect.posterior}")
             )
     console.print(Text("; ".join(page.banner.facts), style="dim"))
+
+
+def _print_fix(page: Page, console: Console) -> None:
+    if page.fix is None:
+        return
+    if page.fix.rows:
+        unit = f"\n({page.metric_unit})" if page.metric_unit else ""
+        _print_table(
+            console,
+            "What gives it back",
+            ("Measured", f">{page.metric}{unit}", ">Back", "Interval", "Verdict"),
+            (
+                (
+                    _MEANING_STYLES.get(row.look, ""),
+                    (words.shorten(row.label, _FIX_LABEL_LIMIT), row.metric, row.back, row.interval, row.verdict),
+                )
+                for row in page.fix.rows
+            ),
+        )
+    else:
+        console.print()
+        console.print(Text("What gives it back", style="bold"))
+    patch = [f"The revert as a patch: {page.fix.patch} in the run's folder"] if page.fix.patch else []
+    for line in (page.fix.sentence, *page.fix.notes, *patch):
+        console.print(Text(line))
 
 
 def _meaning(meaning: str) -> str:

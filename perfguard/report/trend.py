@@ -47,7 +47,7 @@ def trend_chart(
                 color="black",
                 gid=f"{CLASS}{_CLASSES.get(look, 'point')}",
             )
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_xlabel("run, oldest first")
         axes.set_ylabel(f"{words.one_line(words.metric_name(metric), 40)}{f' ({unit})' if unit else ''}")
         svg = write_svg(

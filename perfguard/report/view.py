@@ -20,7 +20,10 @@ from perfguard.model.result import (
 from perfguard.model.trial import Completed, Trial
 from perfguard.report import rows, words
 from perfguard.report.answers import Answer, answers, check_command, frames_of, parent_of
+from perfguard.report.fixes import FixView, fix_view
 from perfguard.report.flame import Side
+from perfguard.report.gil import GilRow, gil_of, gil_rows
+from perfguard.report.opening import EffectBar, Step, effect_bar, question, steps
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,7 +39,10 @@ CPU_RUN_NOTE = "CPU run: judges the request path, not the kernels."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Banner:
-    """The verdict. `look` is the name of its appearance: each verdict has its own."""
+    """The verdict. `look` is the name of its appearance: each verdict has its own.
+
+    `question` is what was asked, `bar` the first effect, `steps` what to do next.
+    """
 
     look: str
     sign: str
@@ -44,6 +50,9 @@ class Banner:
     sentence: str
     facts: tuple[str, ...]
     answers: tuple[Answer, ...] = ()
+    question: str = ""
+    bar: EffectBar | None = None
+    steps: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +131,8 @@ class Page:
     has_evidence: bool
     has_strategies: bool
     sides: tuple[Side, ...]
+    gil: tuple[GilRow, ...]
+    fix: FixView | None
 
 
 def build_page(result: AnyResult) -> Page:
@@ -132,9 +143,12 @@ def build_page(result: AnyResult) -> Page:
     posterior = result.posterior if isinstance(result, BisectResult) else ()
     ends = _ends(result)
     revision_rows = rows.revision_rows(result.revisions, marks=marks_of(result), posterior=posterior)
-    trials = rows.trial_rows(result.trials, [*(summary.revision for summary in result.revisions), *ends])
+    fix = result.fix if isinstance(result, BisectResult) else None
+    reverted = [fix.reverted] if fix and fix.reverted else []
+    trials = rows.trial_rows(result.trials, [*(summary.revision for summary in result.revisions), *ends, *reverted])
     frames = rows.frame_rows(judged.grown_frames) if judged else ()
     kind = "run" if judged is None else "bisect" if isinstance(result, BisectResult) else "compare"
+    sides = _sides(result)
     return Page(
         kind=kind,
         title=words.one_line(f"perfguard {kind}: {run.scenario}", 200),
@@ -159,7 +173,9 @@ def build_page(result: AnyResult) -> Page:
         has_posterior=any(row.posterior for row in revision_rows),
         has_evidence=any(row.evidence != words.NOT_MEASURED for row in revision_rows),
         has_strategies=any(row.strategy for row in trials),
-        sides=_sides(result),
+        sides=sides,
+        gil=gil_rows(sides),
+        fix=fix_view(fix) if fix else None,
     )
 
 
@@ -186,7 +202,9 @@ def _banner(result: AnyResult) -> Banner:
         if result.verdict is BisectVerdict.CULPRIT and result.direction is Direction.IMPROVEMENT:
             look, sign, label = "faster", "▼", "Improvement found"
         sentence = result.sentence
-        facts.append(f"{words.counted(measured(result.trials), 'revision')} measured of {result.candidates + 1:,}")
+        facts.append(
+            f"{words.counted(measured(result.search_trials), 'revision')} measured of {result.candidates + 1:,}"
+        )
     elif isinstance(result, CompareResult):
         look, sign, label = _COMPARE_LOOKS[result.verdict]
         sentence = result.sentence
@@ -199,6 +217,8 @@ def _banner(result: AnyResult) -> Banner:
     facts.append(f"scenario {words.one_line(result.run.scenario, 80)}")
     facts.append(_lost(result.run))
     facts.append(CPU_RUN_NOTE.rstrip(".") if result.run.stand_ins else "no stand-ins")
+    effects = result.effects if isinstance(result, (BisectResult, CompareResult)) else ()
+    first = min(effects, key=lambda effect: effect.metric != result.run.metric, default=None)
     return Banner(
         look=look,
         sign=sign,
@@ -206,6 +226,9 @@ def _banner(result: AnyResult) -> Banner:
         sentence=words.shorten(sentence, 1000),
         facts=tuple(facts),
         answers=answers(result),
+        question=question(result),
+        bar=effect_bar(first) if first else None,
+        steps=steps(result),
     )
 
 
@@ -228,7 +251,7 @@ def _lost(run: RunInfo) -> str:
 
 
 def _ends(result: AnyResult) -> tuple[Revision, ...]:
-    """Give the two revisions that were named on the command line."""
+    """Give the two revisions that were named on the command line, the good one first."""
     if isinstance(result, BisectResult):
         return result.good, result.bad
     if isinstance(result, CompareResult):
@@ -296,13 +319,25 @@ def _sides(result: AnyResult) -> tuple[Side, ...]:
     """The profiles to look at, before first; a side without any is left out."""
     if isinstance(result, (BisectResult, CompareResult)):
         before, after = "the good side", "the bad side"  # its ends, or the culprit and its parent
+        ends = _ends(result)
         if isinstance(result, CompareResult):
             before, after = result.baseline.label, result.candidate.label
         elif result.culprit is not None and (parent := parent_of(result)) is not None:
             before, after = f"{parent.label}, its parent", f"{result.culprit.revision.label}, the culprit"
+            ends = parent, result.culprit.revision
         sides = (
-            Side(name="Before", label=before, profiles=result.baseline_profiles),
-            Side(name="After", label=after, profiles=result.candidate_profiles),
+            Side(name="Before", label=before, profiles=result.baseline_profiles, gil=gil_of(result.trials, ends[0])),
+            Side(name="After", label=after, profiles=result.candidate_profiles, gil=gil_of(result.trials, ends[1])),
         )
         return sides if any(side.profiles for side in sides) else ()
-    return tuple(Side(name=label, label=label, profiles=profiles) for label, profiles in result.profiles if profiles)
+    summaries = {summary.label: summary for summary in result.revisions}
+    return tuple(
+        Side(
+            name=label,
+            label=label,
+            profiles=profiles,
+            gil=gil_of(result.trials, of.revision, of.strategy) if (of := summaries.get(label)) else (),
+        )
+        for label, profiles in result.profiles
+        if profiles
+    )

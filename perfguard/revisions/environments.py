@@ -13,10 +13,12 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import time
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perfguard.model.errors import PerfguardError, UsageError
@@ -25,8 +27,6 @@ from perfguard.revisions.cachefiles import cache_errors, locked, remove_leftover
 from perfguard.revisions.installers import Installer, InstallerName, Interpreter, ask_interpreter
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from perfguard.model.progress import Progress
     from perfguard.revisions.specs import EnvironmentSpec
 
@@ -39,10 +39,11 @@ _SILENT = Silent()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """A managed environment that is complete.
+    """A managed environment that is complete, or one of the user's own (`existing_environment`).
 
     `key` names its directory, `name` its spec, `python` its interpreter; `created_at` is an ISO 8601 time, `packages`
-    holds (name, version) pairs.
+    holds (name, version) pairs. `packages_dir` is where the packages of a user's own lie, which is not the same
+    everywhere.
     """
 
     key: str
@@ -52,6 +53,7 @@ class Environment:
     size_bytes: int
     created_at: str
     packages: tuple[tuple[str, str], ...]
+    packages_dir: Path | None = None
 
 
 class EnvironmentManager:
@@ -154,7 +156,33 @@ class EnvironmentManager:
 
 def site_packages(environment: Environment) -> Path:
     """The directory that the environment's packages lie in."""
-    return _site_packages(environment.path)
+    return environment.packages_dir or _site_packages(environment.path)
+
+
+def existing_environment(python: str | None) -> Environment:
+    """An environment that is not perfguard's: of the interpreter `python`, or of the one that runs perfguard.
+
+    Raises:
+        UsageError: it cannot be run.
+    """
+    executable = Path(ask_interpreter(python).executable)
+    asked = subprocess.run(
+        [executable, "-I", "-c", "import sys, sysconfig; print(sys.prefix); print(sysconfig.get_path('purelib'))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    prefix, packages_dir = map(Path, asked.stdout.splitlines())
+    return Environment(
+        key="",
+        name="python",
+        path=prefix,
+        python=executable,
+        size_bytes=0,
+        created_at="",
+        packages=(),
+        packages_dir=packages_dir,
+    )
 
 
 def _is_named(path: Path, key_or_name: str) -> bool:
@@ -183,7 +211,7 @@ def _describe(path: Path, name: str) -> Environment:
 
 def _as_manifest(environment: Environment) -> dict[str, object]:
     """What is written down; the paths follow from where the manifest lies."""
-    return {key: value for key, value in asdict(environment).items() if key not in {"path", "python"}}
+    return {key: value for key, value in asdict(environment).items() if key not in {"path", "python", "packages_dir"}}
 
 
 def _read(path: Path) -> Environment | None:

@@ -12,6 +12,7 @@ from perfguard.model.errors import PerfguardError, UnknownRevisionError, UsageEr
 from perfguard.model.revision import HistoryKind, Hunk, Revision, RevisionChange, RevisionRange
 from perfguard.revisions.cachefiles import cache_errors
 from perfguard.revisions.patches import parse_changes, parse_patch
+from perfguard.revisions.reverts import Revert, as_revision, revert
 from perfguard.revisions.stores import borrow_clone, inspect_clone, is_url, mirror_url, without_credentials
 from perfguard.revisions.worktrees import Worktrees
 
@@ -67,11 +68,12 @@ class Repository:
         )
 
     @classmethod
-    def open(cls, location: str, *, cache_dir: Path, progress: Progress) -> Repository:
+    def open(cls, location: str, *, cache_dir: Path, progress: Progress, fresh: bool = False) -> Repository:
         """Open the repository at `location`: a local clone (work tree, bare, or its `.git`) or a URL.
 
         A local clone is only read: a store in `cache_dir` borrows its objects. A URL is cloned into `cache_dir` once,
-        without file contents, and fetched again on every later call.
+        without file contents, and fetched again on every later call. Where a later fetch fails, what was fetched
+        before is used, unless it has to be `fresh`.
 
         Raises:
             UsageError: `location` is not a repository, or git refuses to read it.
@@ -80,7 +82,7 @@ class Repository:
         cache_dir = cache_dir.absolute()
         if is_url(location):
             with cache_errors(cache_dir):
-                store = mirror_url(location, cache_dir=cache_dir, progress=progress)
+                store = mirror_url(location, cache_dir=cache_dir, progress=progress, fresh=fresh)
             origin = without_credentials(location)
             return cls(
                 kind=HistoryKind.COMMITS,
@@ -149,6 +151,14 @@ class Repository:
             )
         return RevisionRange(kind=self.kind, origin=self.origin, revisions=(first, *chain))
 
+    def common_ancestor(self, one: Revision, other: Revision) -> Revision | None:
+        """Where the histories of two revisions parted, None where they have nothing in common.
+
+        It is `one` itself where `other` descends from it.
+        """
+        base = self._store.attempt("merge-base", one.commit, other.commit)
+        return self._revisions("--max-count=1", base.text)[0] if base.status == 0 else None
+
     def worktree(self, revision: Revision) -> Path:
         """The path of a checked out tree of `revision`, in perfguard's cache.
 
@@ -189,6 +199,21 @@ class Repository:
             )
         return (RevisionChange(paths=frozenset(), hunks=()), *parse_changes(read.text, len(revisions) - 1))
 
+    def revert(self, culprit: Revision, *, on: Revision) -> tuple[Revert, Revision | None]:
+        """Revert `culprit` on `on`, a later revision; what that came to, and the revision to measure if it is clean.
+
+        Raises:
+            UsageError: the parent is missing from a shallow clone.
+            PerfguardError: the disk is full, or file contents that a partial clone lacks cannot be fetched.
+        """
+        parent = self._first_parent(culprit.commit)
+        if parent is None:
+            raise self._cut_history(f"the parent of {culprit.label} is missing")
+        done = revert(self._store, self._worktrees, culprit=culprit, parent=parent, on=on)
+        if not done.commit:
+            return done, None
+        return done, as_revision(self._revisions("--max-count=1", done.commit)[0], culprit=culprit, on=on)
+
     def remove_worktrees(self) -> None:
         """Remove every checked out tree of this repository from perfguard's cache."""
         self._worktrees.remove_all()
@@ -227,13 +252,12 @@ class Repository:
             )
         if self._shallow_file.exists():
             raise self._cut_history(f"the history between {good.label} and {bad.label} is missing")
-        base = self._store.attempt("merge-base", good.commit, bad.commit)
-        if base.status != 0:
+        common = self.common_ancestor(good, bad)
+        if common is None:
             raise UsageError(
                 f"GOOD {good.label} and BAD {bad.label} have no common history",
                 hint="check both names and the repository",
             )
-        common = self.resolve(base.text)
         raise UsageError(
             f"GOOD {good.label} is not an ancestor of BAD {bad.label}; they parted at {common.label}",
             hint=f"use their common ancestor as GOOD: {common.commit} ({common.subject})",

@@ -97,11 +97,11 @@ def borrow_clone(clone: LocalClone, *, cache_dir: Path, progress: Progress) -> G
     return Git.in_store(directory)
 
 
-def mirror_url(url: str, *, cache_dir: Path, progress: Progress) -> Git:
+def mirror_url(url: str, *, cache_dir: Path, progress: Progress, fresh: bool = False) -> Git:
     """The store that mirrors `url`'s branches and tags, fetched now; file contents are fetched when they are needed.
 
     Raises:
-        PerfguardError: the URL cannot be fetched, and was not fetched before.
+        PerfguardError: the URL cannot be fetched, and was not fetched before or has to be `fresh`.
     """
     directory = _store_directory(cache_dir, url)
     store = Git.in_store(directory)
@@ -117,6 +117,10 @@ def mirror_url(url: str, *, cache_dir: Path, progress: Progress) -> Git:
             if not known:
                 raise PerfguardError(
                     f"cannot clone {shown}: {why}", hint="check the URL, the network and your credentials for it"
+                ) from error
+            if fresh:
+                raise PerfguardError(
+                    f"cannot fetch {shown}: {why}", hint="check the network and your credentials for it"
                 ) from error
             progress.say(f"cannot fetch {shown} ({why}); using what was fetched before")
         write_whole(directory / _FETCHED, "")

@@ -7,6 +7,7 @@ The trees are plain directories: no `.git` in them, and no entry in any reposito
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from perfguard.revisions.cachefiles import (
 from perfguard.revisions.gitcommand import Git, GitError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from perfguard.model.progress import Progress
 
 _MARKER = "complete.json"
@@ -57,6 +60,22 @@ class Worktrees:
                 self._check_out(commit, place, label=label)
         return place / "tree"
 
+    @contextlib.contextmanager
+    def scratch(self, commit: str, *, label: str) -> Iterator[tuple[Git, Path]]:
+        """A tree of `commit` that may be changed: git with an index of its own in it, and its path; gone afterwards.
+
+        Raises:
+            PerfguardError: the disk is full, or file contents that a partial clone lacks cannot be fetched.
+        """
+        with (
+            cache_errors(self.root),
+            locked(self._lock, progress=self.progress),
+            tempfile.TemporaryDirectory(dir=self.root, prefix=TEMPORARY_PREFIX, ignore_cleanup_errors=True) as scratch,
+        ):
+            draft = Path(scratch) / "draft"
+            self._fill(draft, commit, label=label)
+            yield self._git_in(draft), draft / "tree"
+
     def remove_all(self) -> None:
         """Remove every tree."""
         with cache_errors(self.root), locked(self._lock, progress=self.progress):
@@ -77,24 +96,28 @@ class Worktrees:
         if marker != {"commit": commit} or not (place / "index").exists():
             return False
         # Compares every tracked file with the index: by size and time first, by content only where these differ.
-        return self._in_tree(place, "diff", "--quiet", "--no-ext-diff", check=False) == 0
+        return self._git_in(place).attempt("diff", "--quiet", "--no-ext-diff").status == 0
 
     def _check_out(self, commit: str, place: Path, *, label: str) -> None:
         with tempfile.TemporaryDirectory(dir=self.root, prefix=TEMPORARY_PREFIX, ignore_cleanup_errors=True) as scratch:
             draft = Path(scratch) / "draft"
-            (draft / "tree").mkdir(parents=True)
-            try:
-                # `read-tree -u` fetches what a partial clone lacks in one go; `archive` would fetch file by file.
-                self._in_tree(draft, "read-tree", "-u", "--reset", commit, check=True)
-            except GitError as error:
-                raise self._cannot_check_out(error, label) from error
+            self._fill(draft, commit, label=label)
             write_whole(draft / _MARKER, json.dumps({"commit": commit}))
             draft.rename(place)
 
-    def _in_tree(self, place: Path, *arguments: str, check: bool) -> int:
-        environment = {"GIT_INDEX_FILE": str(place / "index"), "GIT_WORK_TREE": str(place / "tree")}
-        git = Git(where=("-C", str(place / "tree"), *self.store.where))
-        return (git.run if check else git.attempt)(*arguments, environment=environment).status
+    def _fill(self, draft: Path, commit: str, *, label: str) -> None:
+        (draft / "tree").mkdir(parents=True)
+        try:
+            # `read-tree -u` fetches what a partial clone lacks in one go; `archive` would fetch file by file.
+            self._git_in(draft).run("read-tree", "-u", "--reset", commit)
+        except GitError as error:
+            raise self._cannot_check_out(error, label) from error
+
+    def _git_in(self, place: Path) -> Git:
+        return Git(
+            where=("-C", str(place / "tree"), *self.store.where),
+            environment={"GIT_INDEX_FILE": str(place / "index"), "GIT_WORK_TREE": str(place / "tree")},
+        )
 
     def _cannot_check_out(self, error: GitError, label: str) -> PerfguardError:
         if says_disk_full(error.output):

@@ -25,7 +25,7 @@ def listens(process: ManagedProcess, port: int) -> bool:
     pids = set(process.descendants())
     return any(
         connection.pid in pids
-        for connection in psutil.net_connections(kind="tcp4")
+        for connection in psutil.net_connections(kind="tcp")
         if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr[1] == port
     )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from perfguard.model.errors import PerfguardError, UntestableError, UsageError
 from perfguard.model.scenario import Device, Strategy, TargetSpec, VisionTower
+from perfguard.targets.running import SITE, user_environment
 
 _INSIDE = Path(__file__).parents[1] / "inside"
 _TINY_MODEL_LIMIT_S = 120.0
@@ -44,13 +45,8 @@ CPU_ENVIRONMENT = {
 }
 TINY_MODEL_FLAGS = ("--load-format=dummy",)
 TINY_MODEL_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+_LINK_VARIABLES = ("NCCL_", "TORCH_NCCL_", "TORCH_SYMM_MEM_", "NVSHMEM_")
 _REPORTED_PACKAGES = ("numpy", "torch", "torchvision", "transformers", "vllm", "sgl_kernel")
-# The user's own settings of Python, of the server and of its libraries would make runs differ between users.
-_DROPPED_VARIABLES = re.compile(
-    r"PYTHON|SGLANG_|SGL_|PERFGUARD_|OMP_|MKL_|GLOO_|NCCL_|TORCH|LD_PRELOAD$|RANK$|LOCAL_RANK$|WORLD_SIZE$|MASTER_"
-)
-
-
 # The package under test, as it is imported.
 PACKAGE = "sglang"
 
@@ -94,16 +90,21 @@ def server_environment(
 ) -> dict[str, str]:
     """Return the whole environment of a server: perfguard's, and the user's without what steers Python or the server.
 
+    On CUDA the user's settings of NCCL and of memory shared between cards are kept.
+
     Nothing of the user's `PYTHONPATH` is kept. Compiled files are written (`PYTHONDONTWRITEBYTECODE` is dropped):
     sources lie in perfguard's own cache, and compiling them anew would add seconds to each start. `cores` are
     the numbers of the cores to use. The server's processes put `strategy` in themselves, by the hook in `inside/`.
     """
-    environment = {name: value for name, value in os.environ.items() if not _DROPPED_VARIABLES.match(name)}
-    import_path = [_INSIDE / "site", source_root]
+    environment = user_environment()
+    import_path = [SITE, source_root]
     if target.device is Device.CPU:
         import_path.insert(1, _INSIDE / "stand_in")
         environment |= CPU_ENVIRONMENT
         environment["SGLANG_CPU_OMP_THREADS_BIND"] = bind_ranks(target.tensor_parallel_size, cores)
+    else:
+        # How the cards talk to each other is the machine's affair (interfaces, NVLink features that must stay off).
+        environment |= {name: value for name, value in os.environ.items() if name.startswith(_LINK_VARIABLES)}
     if target.model is None:
         environment |= TINY_MODEL_ENVIRONMENT
     return (

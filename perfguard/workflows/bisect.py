@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from perfguard.evidence.culprit import link_culprit
-from perfguard.evidence.metric import EvidenceMetric, evidence_metric, metric_value
+from perfguard.evidence.metric import EvidenceMetric, evidence_metrics, metric_value
 from perfguard.evidence.profiles import merge_roles
 from perfguard.evidence.trial import TrialEvidence
+from perfguard.model.fix import FixMode
 from perfguard.model.progress import Progress
 from perfguard.model.result import BisectResult, BisectVerdict, Culprit, Direction, Effect
 from perfguard.model.revision import Revision
 from perfguard.model.trial import Trial
 from perfguard.search import Duel, DuelResult, DuelVerdict, Question, Search, SearchConfig
 from perfguard.workflows.compare import compare_stacks, duel_config, tell_effect, turned, why_unknown
+from perfguard.workflows.fix import with_fix
 from perfguard.workflows.judge import Judge, judge_rules, run_info, summarise_revisions
 from perfguard.workflows.metrics import log_worse, user_effects
 from perfguard.workflows.narrowing import Narrowing
@@ -27,8 +29,13 @@ from perfguard.workflows.setup import RunRequest, open_bench, open_range, open_s
 
 # How a run that folds nothing is told from one that does, in the store.
 ALL_REVISIONS = "all-revisions"
+# What stands before the ways out that a run measures, in the store.
+FIX = "fix="
 
 Floats = npt.NDArray[np.float64]
+
+# How many candidates of the stacks the user metric may refute before the search goes on without stacks.
+MAX_REFUTED = 2
 
 # An evidence metric below this share of its larger end counts as this share: the log of "absent" must be a number.
 ABSENT_FRAC = 0.02
@@ -64,15 +71,17 @@ def bisect(
     progress: Progress,
     *,
     all_revisions: bool = False,
+    fix: FixMode = FixMode.NONE,
 ) -> BisectResult:
     """Find the first revision after `good_ref` that is slower (or faster), up to `bad_ref`.
 
-    Revisions that touch no file that the servers load count as their parents, unless `all_revisions` is True.
+    Revisions that touch no file that the servers load count as their parents, unless `all_revisions` is True. `fix` is
+    what is measured of ways out once there is a culprit.
 
     Raises:
         UsageError: a revision does not exist, both are the same, or good is not an ancestor of bad.
     """
-    verb = f"bisect {direction.value}" + (f" {ALL_REVISIONS}" if all_revisions else "")
+    verb = verb_of(direction, all_revisions=all_revisions, fix=fix)
     repository = open_range(request, good_ref, bad_ref, progress)
     history = repository.between(good_ref, bad_ref)
     revisions = history.revisions
@@ -93,7 +102,13 @@ def bisect(
             if found.culprit is not None
             else None
         )
-        return run.assemble(history.origin, found, culprit)
+        return with_fix(run.assemble(history.origin, found, culprit), request, session, fix)
+
+
+def verb_of(direction: Direction, *, all_revisions: bool, fix: FixMode) -> str:
+    """Return what the store calls a bisect, such as `bisect regression all-revisions fix=all`."""
+    folding = f" {ALL_REVISIONS}" if all_revisions else ""
+    return f"bisect {direction.value}{folding}" + ("" if fix is FixMode.NONE else f" {FIX}{fix.value}")
 
 
 class _Bisect:
@@ -135,12 +150,7 @@ class _Bisect:
             )
         if last == 1:
             return self._culprit(1, np.array([0.0, 1.0]), gate.probability)
-        metric = self._evidence_metric()
-        if metric is None:
-            self._say("no frame moved beyond its noise: searching on the user metric")
-        else:
-            self._say(f"searching on CPU ms per request under {metric.function} in {metric.role}")
-        return self._locate_and_confirm(metric)
+        return self._locate_and_confirm()
 
     def _duel(self, low: int, high: int) -> DuelResult:
         """Compare two revisions on the user metric."""
@@ -166,12 +176,12 @@ class _Bisect:
     def _too_small(self) -> str:
         return f"a change of {100 * self._limits.min_effect_frac:g}% or more is ruled out"
 
-    def _evidence_metric(self) -> EvidenceMetric | None:
-        """Choose, from the ends, the frame whose cost moved most over its noise in the direction that is looked for."""
+    def _evidence_metrics(self) -> tuple[EvidenceMetric, ...]:
+        """Return the frames whose cost moved beyond its noise between the ends, the best lever first."""
         good, bad = self._ends()
         if not good or not bad:
-            return None
-        return evidence_metric(good, bad, direction=self._direction)
+            return ()
+        return evidence_metrics(good, bad, direction=self._direction)
 
     def _ends(self) -> tuple[tuple[TrialEvidence, ...], tuple[TrialEvidence, ...]]:
         trials = self._session.trials
@@ -180,16 +190,43 @@ class _Bisect:
             self._judge.evidence(trials, self._revisions[-1]),
         )
 
-    def _locate_and_confirm(self, metric: EvidenceMetric | None) -> _Found:
-        """Place the change and confirm it; again, if the servers in between load files that the ends' do not."""
-        found = self._confirm(metric, self._locate(metric))
-        while overlooked := self._narrowing.overlooked(self._session.trials):
-            self._say(f"{overlooked} more can matter: revisions in between load files that the ends do not")
-            found = self._confirm(metric, self._locate(metric))
-        return found
+    def _locate_and_confirm(self) -> _Found:
+        """Place the change by what the stacks show and confirm it on what users feel.
 
-    def _locate(self, metric: EvidenceMetric | None) -> _Located:
+        Between distant ends several revisions may have moved costs, and the one that moved the best lever need not be
+        the one that users feel: where the user metric refutes it, the next lever that stands elsewhere is tried, and at
+        last the user metric by itself.
+        """
+        refuted: dict[int, _Found] = {}
+        for metric in (*self._evidence_metrics(), None):
+            if metric is not None and len(refuted) >= MAX_REFUTED:
+                continue
+            found, candidate = self._try(metric, refuted)
+            if found.culprit is not None or not (refuted or candidate):
+                return found
+            if candidate:
+                refuted.setdefault(candidate, found)
+        return next(iter(refuted.values()))
+
+    def _try(self, metric: EvidenceMetric | None, refuted: Mapping[int, _Found]) -> tuple[_Found, int | None]:
+        """Locate on one metric and confirm, again if the servers in between load files that the ends' do not.
+
+        Returns what was found and the candidate it is about, None where none could be located.
+        """
+        what = f"CPU ms per request under {metric.function} in {metric.role}" if metric else "the user metric"
+        while True:
+            located = self._locate(metric, what)
+            if located.culprit is not None and located.culprit in refuted:
+                return refuted[located.culprit], located.culprit
+            found = self._confirm(metric, located)
+            overlooked = self._narrowing.overlooked(self._session.trials)
+            if not overlooked:
+                return found, located.culprit
+            self._say(f"{overlooked} more can matter: revisions in between load files that the ends do not")
+
+    def _locate(self, metric: EvidenceMetric | None, what: str) -> _Located:
         """Place the change among the revisions that can matter, those first that touch what grew."""
+        self._say(f"searching on {what}")
         good, bad = self._ends()
         grown = compare_stacks(good, bad, confidence=self._limits.confidence, direction=self._direction)
         if self._direction is Direction.IMPROVEMENT:

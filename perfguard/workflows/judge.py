@@ -17,12 +17,12 @@ from perfguard.evidence.trial import TrialEvidence, trial_evidence
 from perfguard.model.profile import Stack
 from perfguard.model.result import Finding, RevisionSummary, RunInfo
 from perfguard.model.revision import Revision
-from perfguard.model.scenario import Strategy
+from perfguard.model.scenario import Strategy, TargetKind
 from perfguard.model.trial import Trial, Untestable
 from perfguard.revisions.environments import site_packages
 from perfguard.stats.ratios import geometric_interval
-from perfguard.targets.sglang_launch import find_source_root
 from perfguard.workflows.call_rules import packaged_call_rules
+from perfguard.workflows.kinds import find_source_root
 from perfguard.workflows.metrics import samples_of, user_value
 from perfguard.workflows.session import Session
 from perfguard.workflows.setup import RunRequest, machine
@@ -68,7 +68,7 @@ class Judge:
         if commit not in self._sources:
             tree = self._bench.repository.worktree(self._by_commit[commit])
             packages = site_packages(self._bench.environment)
-            roots: list[Path] = [find_source_root(tree), packages, packages.parent]
+            roots: list[Path] = [find_source_root(self._bench.scenario.target, tree), packages, packages.parent]
             base = _base_library(self._bench.environment.python, packages.parent.name)
             if base is not None:
                 roots.append(base)
@@ -150,7 +150,8 @@ def run_info(request: RunRequest, session: Session) -> RunInfo:
     stand_ins = sorted({name for samples in completed for name in samples.server.stand_ins})
     warnings = Counter(warning for samples in completed for profile in samples.profiles for warning in profile.warnings)
     facts = [*machine(), *sorted(packages.items())]
-    facts += [("device", scenario.target.device.value), ("ranks", str(scenario.target.tensor_parallel_size))]
+    if scenario.target.kind is TargetKind.SGLANG_SERVER:
+        facts += [("device", scenario.target.device.value), ("ranks", str(scenario.target.tensor_parallel_size))]
     facts += [(f"profiler said ({count}x)", text) for text, count in warnings.most_common(3)]
     return RunInfo(
         command=request.command,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from perfguard.model.errors import UntestableError
 from perfguard.model.result import Effect
-from perfguard.model.scenario import UserMetric
+from perfguard.model.scenario import Strategy, UserMetric
 from perfguard.model.trial import Completed, LoadResult, Samples, Trial, Untestable
 from perfguard.stats.ratios import ratio_effect
 
@@ -59,13 +59,14 @@ def log_worse(metric: UserMetric) -> Callable[[Trial], float]:
 def paired_differences(
     trials: Sequence[Trial], baseline: str, candidate: str, value: Callable[[Trial], float]
 ) -> list[list[float]]:
-    """Return candidate minus baseline of `value` for every block that holds both commits, completed.
+    """Return candidate minus baseline of `value` for every block that holds both commits as committed, completed.
 
     The differences are grouped by the pair of server starts that they were measured on.
     """
     blocks: dict[int, dict[str, Trial]] = {}
     for trial in trials:
-        if isinstance(trial.outcome, Completed) and trial.revision in (baseline, candidate):
+        is_plain = trial.strategy == Strategy.AS_COMMITTED.value
+        if is_plain and isinstance(trial.outcome, Completed) and trial.revision in (baseline, candidate):
             blocks.setdefault(trial.block, {})[trial.revision] = trial
     groups: dict[tuple[int, int], list[float]] = {}
     for _, block in sorted(blocks.items()):

@@ -5,6 +5,7 @@ No server is started. So a report can be made again by a newer perfguard, and a 
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import re
 import shlex
@@ -16,6 +17,7 @@ from typing import Any, get_type_hints
 import msgspec
 
 from perfguard.model.errors import MissingTrialError, PerfguardError, UsageError
+from perfguard.model.fix import FixMode
 from perfguard.model.progress import Progress
 from perfguard.model.result import BisectResult, CompareResult, Direction, RunResult
 from perfguard.model.scenario import Scenario, Strategy
@@ -24,7 +26,7 @@ from perfguard.report.clean import AnyResult, clean, clean_text
 from perfguard.report.document import write_bytes
 from perfguard.revisions.installers import InstallerName
 from perfguard.store import RunStore
-from perfguard.workflows.bisect import ALL_REVISIONS, bisect
+from perfguard.workflows.bisect import ALL_REVISIONS, FIX, bisect
 from perfguard.workflows.compare import compare
 from perfguard.workflows.measure import measure
 from perfguard.workflows.metrics import tell_outcome
@@ -207,7 +209,11 @@ def read_result(run: StoredRun) -> AnyResult | None:
         if kept.version != KEPT_VERSION or kept.kind not in _KINDS:
             return None
         kind = _KINDS[kept.kind]
-        fields = {name: msgspec.convert(kept.result[name], hint) for name, hint in _hints(kind).items()}
+        fields = {
+            name: msgspec.convert(kept.result[name], hint)
+            for name, hint in _hints(kind).items()
+            if name in kept.result or name not in _added(kind)
+        }
     except (OSError, EOFError, KeyError, zlib.error, msgspec.MsgspecError):
         return None
     return kind(**fields, trials=run.trials)
@@ -218,14 +224,26 @@ def _hints(kind: type[AnyResult]) -> dict[str, Any]:
     return {name: hint for name, hint in get_type_hints(kind).items() if name != "trials"}
 
 
+def _added(kind: type[AnyResult]) -> set[str]:
+    """Name the fields that a kept result may lack, since it may be older than they are."""
+    return {field.name for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING}
+
+
 def _decide(run: StoredRun, progress: Progress) -> AnyResult:
     name, _, parameter = run.verb.partition(" ")
     # A branch may have moved since; a commit has not. A history of releases knows versions only.
     refs = run.request.refs if run.request.repo is None else run.revisions
     if name == "bisect":
-        direction, _, which = parameter.partition(" ")
+        direction, *rest = parameter.split(" ")
+        modes = [word.removeprefix(FIX) for word in rest if word.startswith(FIX)]
         return bisect(
-            run.request, refs[0], refs[-1], Direction(direction), progress, all_revisions=which == ALL_REVISIONS
+            run.request,
+            refs[0],
+            refs[-1],
+            Direction(direction),
+            progress,
+            all_revisions=ALL_REVISIONS in rest,
+            fix=FixMode(modes[0]) if modes else FixMode.NONE,
         )
     if name == "compare":
         return compare(run.request, refs[0], refs[1], progress)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import typing
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from typing import Any
 import msgspec
 
 from perfguard.model.errors import UsageError
-from perfguard.model.scenario import Device, Scenario
+from perfguard.model.scenario import ArrivalKind, Device, LoadSpec, RequestSpec, Scenario, TargetKind, VisionTower
 
 DEFAULT_SCENARIO = "mm-small-images"
 _PACKAGE = Path(__file__).resolve().parent.parent
+MAX_REQUEST_RATE = 100_000
+_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 
 def scenario_dir() -> Path:
@@ -65,6 +68,21 @@ def read_scenario(path: Path) -> Scenario:
         target.setdefault("model", None)
         target.setdefault("extra_args", [])
         target["extra_environment"] = sorted(target.get("extra_environment", {}).items())
+        if target.get("kind") == TargetKind.COMMAND.value:
+            # What only SGLang's server asks about.
+            target.setdefault("device", Device.CPU.value)
+            target.setdefault("tensor_parallel_size", 1)
+            target.setdefault("vision_tower", VisionTower.REAL.value)
+            target.setdefault("environment_spec", "python")
+    load = document.get("load") if isinstance(document, dict) else None
+    if isinstance(load, dict) and isinstance(load.get("request"), dict):
+        # What only a chat completion has.
+        load.setdefault("output_tokens", 1)
+        load.setdefault("prompt_chars", 64)
+    arrival = load.get("arrival") if isinstance(load, dict) else None
+    if isinstance(arrival, dict) and isinstance(arrival.get("trace_file"), str):
+        # Beside the scenario that names it, wherever perfguard is started from.
+        arrival["trace_file"] = str(path.resolve().parent / arrival["trace_file"])
     _refuse_unknown(document, Scenario, path, "")
     try:
         scenario = msgspec.convert(document, Scenario)
@@ -108,11 +126,77 @@ def check_scenario(scenario: Scenario, where: str) -> None:
         raise UsageError(f"{where}: limits.confidence must lie between 0.5 and 1, not {limits.confidence}")
     if load.image is not None and min(load.image.width_px, load.image.height_px, load.image.count) <= 0:
         raise UsageError(f"{where}: load.image needs a width, a height and a count greater than 0")
-    if scenario.target.device is Device.CUDA and scenario.target.model is None:
+    if load.request is not None:
+        _check_request(load.request, where, images=load.image is not None)
+    _check_arrival(load, where)
+    _check_command(scenario, where)
+    if (
+        scenario.target.kind is TargetKind.SGLANG_SERVER
+        and scenario.target.device is Device.CUDA
+        and scenario.target.model is None
+    ):
         raise UsageError(
             f"{where}: device = cuda needs a model",
             hint="give --model PATH; the tiny generated model is for the CPU",
         )
+
+
+def _check_request(request: RequestSpec, where: str, *, images: bool) -> None:
+    """Refuse a request that cannot be sent as it is written."""
+    if images:
+        raise UsageError(f"{where}: load.image and load.request exclude each other: images go into chat completions")
+    if not request.path.startswith("/"):
+        raise UsageError(f"{where}: load.request.path must begin with a slash, not {request.path!r}")
+    if request.method not in _METHODS:
+        raise UsageError(f"{where}: load.request.method must be one of {', '.join(_METHODS)}, not {request.method!r}")
+    if request.json is not None and request.text is not None:
+        raise UsageError(f"{where}: load.request takes json or text, not both")
+
+
+def _check_arrival(load: LoadSpec, where: str) -> None:
+    """Refuse arrivals without what their kind needs, and service levels that nothing can meet."""
+    slo, arrival = load.slo, load.arrival
+    if slo is not None and any(limit is not None and limit <= 0 for limit in (slo.ttft_ms, slo.e2e_ms, slo.tpot_ms)):
+        raise UsageError(f"{where}: the limits of load.slo must be greater than 0")
+    if arrival is None:
+        return
+    if arrival.kind is ArrivalKind.TRACE:
+        if arrival.trace_file is None or arrival.request_rate is not None:
+            raise UsageError(
+                f"{where}: load.arrival of kind trace needs a trace_file and takes no request_rate",
+                hint="the trace's timestamps are the rate",
+            )
+        if load.request is not None:
+            raise UsageError(f"{where}: a trace's lengths are those of chat completions; leave load.request out")
+        return
+    if arrival.trace_file is not None:
+        raise UsageError(f"{where}: load.arrival.trace_file belongs to kind = 'trace', not to {arrival.kind.value!r}")
+    # The upper bound keeps due times apart, which are whole microseconds.
+    if arrival.request_rate is None or not 0 < arrival.request_rate <= MAX_REQUEST_RATE:
+        raise UsageError(
+            f"{where}: load.arrival.request_rate must be greater than 0 and at most {MAX_REQUEST_RATE:,}, not "
+            f"{arrival.request_rate}"
+        )
+    if not 0 < arrival.burstiness < math.inf or arrival.burst_size < 1:
+        raise UsageError(f"{where}: load.arrival needs a burstiness greater than 0 and a burst_size of at least 1")
+
+
+def _check_command(scenario: Scenario, where: str) -> None:
+    """Refuse a command that could not be started, or never be reached."""
+    command = scenario.target.command
+    if (scenario.target.kind is TargetKind.COMMAND) is (command is None):
+        raise UsageError(f"{where}: [target.command] belongs to target.kind = 'command', and to no other")
+    if command is None:
+        return
+    if not command.line or not any("{port}" in argument for argument in command.line):
+        raise UsageError(
+            f"{where}: target.command.line must name the port to listen on",
+            hint='for example: line = ["{python}", "server.py", "--port", "{port}"]',
+        )
+    if not command.health_path.startswith("/"):
+        raise UsageError(f"{where}: target.command.health_path must begin with a slash, not {command.health_path!r}")
+    if Path(command.source_root).is_absolute() or ".." in Path(command.source_root).parts:
+        raise UsageError(f"{where}: target.command.source_root must lie in the revision's tree")
 
 
 def _refuse_unknown(document: Any, kind: Any, path: Path, inside: str) -> None:

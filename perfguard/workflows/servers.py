@@ -17,7 +17,8 @@ from perfguard.model.errors import UntestableError
 from perfguard.model.revision import Revision
 from perfguard.model.scenario import Strategy
 from perfguard.model.trial import Completed, Samples, Trial, TrialOutcome, Untestable
-from perfguard.targets.sglang_server import LaunchedServer, RunningServer
+from perfguard.targets.running import LaunchedServer, RunningServer
+from perfguard.workflows.kinds import launch
 from perfguard.workflows.trial import Bench, run_trial
 
 
@@ -112,12 +113,10 @@ class Servers:
         work_dir.mkdir(parents=True)
         stall = self._stalls[revision.commit] = _Stall(start=start, work_dir=work_dir)
         try:
-            stall.launched = LaunchedServer(
-                bench.scenario.target,
+            stall.launched = launch(
+                bench,
                 source_tree=bench.repository.worktree(revision),
-                python=bench.environment.python,
                 work_dir=work_dir,
-                model_path=bench.model_path,
                 port=None if bench.port is None else bench.port + port_offset,
                 strategy=self._strategy,
             )

@@ -53,19 +53,25 @@ class Session:
         return sum(trial.wall_s for trial in self._trials)
 
     def begin_block(
-        self, revisions: Sequence[Revision], *, fresh: bool, strategy: Strategy = Strategy.AS_COMMITTED
+        self,
+        revisions: Sequence[Revision],
+        *,
+        fresh: bool,
+        strategy: Strategy = Strategy.AS_COMMITTED,
+        join: bool = False,
     ) -> None:
         """Start a new block, in which trials of `revisions` are compared with each other; `strategy` is put into all.
 
         They run on servers of their own that stay up together: on those of the block before if it had the same
         revisions and `fresh` is False, else on new ones. Nothing is started before the first trial.
+        With `join` they belong to the block that is there, and are compared with its trials; its servers stop.
         """
-        self._block += 1
+        self._block += not join
         self._stale = self._stale or fresh or (tuple(revisions), strategy) != (self._wanted, self._strategy)
         self._wanted, self._strategy = tuple(revisions), strategy
 
-    def trial(self, revision: Revision) -> Trial:
-        """Return the next trial, of `revision`, one of the block's.
+    def trial(self, revision: Revision, *, may_profile: bool = True) -> Trial:
+        """Return the next trial, of `revision`, one of the block's; with its stacks if they are still wanted.
 
         Raises:
             PerfguardError: the store holds another trial at this place.
@@ -91,7 +97,7 @@ class Session:
                 revision,
                 number=number,
                 block=self._block,
-                profile=self._wants_profile(revision),
+                profile=may_profile and self._wants_profile(revision),
             )
             label = self._strategy.labelled(revision.label)
             told = f"{tell_outcome(trial, self.bench.scenario.metric)} ({trial.wall_s:.0f} s)"

@@ -17,8 +17,8 @@ from perfguard.load.schedule import build_phases
 from perfguard.model.errors import UsageError
 from perfguard.model.progress import Progress
 from perfguard.model.revision import Revision
-from perfguard.model.scenario import Device, Scenario
-from perfguard.revisions.environments import Environment, EnvironmentManager
+from perfguard.model.scenario import Device, Scenario, TargetKind
+from perfguard.revisions.environments import Environment, EnvironmentManager, existing_environment
 from perfguard.revisions.installers import InstallerName
 from perfguard.revisions.releases import named_releases, release_history
 from perfguard.revisions.repository import Repository
@@ -27,6 +27,9 @@ from perfguard.store import RunStore
 from perfguard.targets.sglang_launch import ensure_tiny_model
 from perfguard.workflows.places import cache_dir
 from perfguard.workflows.trial import Bench
+
+# The environment that is not managed: `python` is the interpreter that runs perfguard, `python:PATH` another one.
+OWN_PYTHON = "python"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +107,7 @@ def kept_request(request: RunRequest) -> dict[str, Any]:
 
 
 def open_bench(request: RunRequest, repository: Repository, store: RunStore, progress: Progress) -> Bench:
-    """Make what trials need: the managed environment, the model and the frozen schedules."""
+    """Make what trials need: the environment, the model and the frozen schedules."""
     environment = ensure_environment(request.scenario, installer=request.installer, progress=progress)
     return Bench(
         scenario=request.scenario,
@@ -120,13 +123,18 @@ def open_bench(request: RunRequest, repository: Repository, store: RunStore, pro
 
 
 def ensure_environment(scenario: Scenario, *, installer: InstallerName, progress: Progress) -> Environment:
-    """Return the scenario's managed environment, created now if need be."""
+    """Return the scenario's environment: the user's own Python, or a managed one that is created now if need be."""
+    name, _, path = scenario.target.environment_spec.partition(":")
+    if name == OWN_PYTHON:
+        return existing_environment(path or None)
     manager = EnvironmentManager(cache_dir(), installer=installer)
     return manager.ensure(load_spec(scenario.target.environment_spec), python=None, progress=progress)
 
 
 def model_path(scenario: Scenario, environment: Environment) -> Path | None:
-    """Return the model on disk: the user's, or the tiny one, generated once."""
+    """Return the model on disk: the user's, or the tiny one, generated once; None where the server needs none."""
+    if scenario.target.kind is TargetKind.COMMAND:
+        return None
     if scenario.target.model is not None:
         return Path(scenario.target.model).resolve()
     if scenario.target.device is Device.CUDA:

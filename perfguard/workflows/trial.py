@@ -25,7 +25,7 @@ from perfguard.samplers.cpu import CpuSampler
 from perfguard.samplers.gil import GilSampler
 from perfguard.samplers.pyspy import PySpySampler
 from perfguard.store import RunStore
-from perfguard.targets.sglang_server import RunningServer
+from perfguard.targets.running import RunningServer
 
 # More failed requests than this and what was measured is not the scenario's load.
 FAILED_REQUESTS_LIMIT_FRAC = 0.01
@@ -88,7 +88,9 @@ class _Profiled:
 def _replay(server: RunningServer, bench: Bench, schedule: Schedule) -> LoadResult:
     """Replay one phase; too many failures make the revision untestable, not slow."""
     load = bench.scenario.load
-    result = run_load(server.base_url, schedule, concurrency=load.concurrency, timeout_s=load.request_timeout_s)
+    result = run_load(
+        server.base_url, schedule, concurrency=load.concurrency, timeout_s=load.request_timeout_s, slo=load.slo
+    )
     server.check_alive()
     failed = result.errors + result.timeouts
     if failed > FAILED_REQUESTS_LIMIT_FRAC * result.sent:

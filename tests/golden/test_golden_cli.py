@@ -19,7 +19,10 @@ from perfguard.report.index_entry import write_entry
 from perfguard.store import RunStore
 from perfguard.workflows.scenarios import load_scenario
 
-VERBS = ("bisect", "compare", "run", "record", "analyze", "report", "log", "scenarios", "doctor", "env")
+VERBS = (
+    "bisect", "compare", "run", "record", "analyze", "report", "load", "log", "nightly", "accept", "history",
+    "scenarios", "doctor", "env",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -79,15 +82,16 @@ def make_clone(path, commits=3):
     return hashes
 
 
-def test_help_names_every_verb(perfguard):
-    done = perfguard("--help")
-    assert done.returncode == 0
+def test_help_names_every_verb(here, capsys, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    assert run_cli(["--help"]) == 0
+    listed = capsys.readouterr().out
     for verb in VERBS:
-        assert f"\n  {verb} " in done.stdout
-        own = perfguard(verb, "--help")
-        assert own.returncode == 0
-        assert own.stdout.startswith(f"Usage: perfguard {verb}")
-    assert "125" in done.stdout
+        assert f"\n  {verb} " in listed
+        assert run_cli([verb, "--help"]) == 0
+        assert capsys.readouterr().out.startswith(f"Usage: perfguard {verb}")
+    assert "125" in listed
 
 
 def test_scenarios_as_json(perfguard):
@@ -95,6 +99,13 @@ def test_scenarios_as_json(perfguard):
     document = json.loads(done.stdout)
     assert document["schema_version"] == 1
     assert {s["name"] for s in document["scenarios"]} >= {"mm-small-images", "text-only"}
+
+
+def test_scenarios_tell_open_loops_from_closed_ones(here, capsys):
+    assert run_cli(["scenarios"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert " 96 " in lines["text-only"]
+    assert "poisson, 60/s" in lines["mm-open-loop"]
 
 
 def test_env_is_empty_at_first(perfguard):
@@ -133,6 +144,13 @@ def test_env_is_empty_at_first(perfguard):
         (["report", "--index", ".", "--sarif", "a"], "--index makes"),
         (["log", "."], "holds no run"),
         (["log"], "Missing argument"),
+        (["nightly", "--repo", "."], "--state"),
+        (["nightly", "--repo", ".", "--state", "s", "--scenario", "mm-smal-images"], "mm-small-images"),
+        (["nightly", "--repo", ".", "--state", "s", "--output", "/dev/null"], "--output /dev/null cannot be made"),
+        (["accept", "abcdef1", "--reason", "known", "--state", "s"], "no state folder s"),
+        (["accept", "abcdef1", "--state", "s"], "--reason"),
+        (["history", "--state", "s"], "no state folder s"),
+        (["history", "--state", ".", "--csv", "."], "--csv . is a folder"),
     ],
 )
 def test_a_mistake_is_one_clear_line_and_exit_129(here, capsys, arguments, says):

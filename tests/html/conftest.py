@@ -78,8 +78,8 @@ def written(tmp_path_factory):
 def make_report(tmp_path):
     """Write a comparison whose both sides have these stacks; gives its path."""
 
-    def make(stacks, *, classes=()):
-        profile = RoleProfile(role="rank-0", samples=100, trials=2, stacks=stacks, classes=classes)
+    def make(stacks, *, classes=(), threads=()):
+        profile = RoleProfile(role="rank-0", samples=100, trials=2, stacks=stacks, classes=classes, threads=threads)
         path = tmp_path / "made.html"
         result = sample_results.compare_result(
             baseline_profiles=(profile,), candidate_profiles=(profile,), grown_frames=()
@@ -89,55 +89,82 @@ def make_report(tmp_path):
     return make
 
 
-@pytest.fixture(scope="module")
-def window(browser):
-    """A window of a size and a colour scheme; one of each is kept, since making one takes longer than most tests."""
-    contexts = {}
+class _Tab:
+    """A page of a window that goes from test to test: opening one takes longer than most tests.
 
-    def of(width, scheme, script):
-        if (width, scheme, script) not in contexts:
-            contexts[width, scheme, script] = browser.new_context(
+    `allowed` is the one address that it may ask for; `note` takes what it asks for, says or does besides.
+    """
+
+    def __init__(self, page, scheme):
+        self.page = page
+        self._scheme = scheme
+        self.rest()
+        page.route("**/*", self._route)
+        page.on("console", lambda message: None if _READBACK in message.text else self.note(f"console: {message.text}"))
+        page.on("pageerror", lambda error: self.note(f"error: {error}"))
+        page.on("dialog", lambda dialog: (self.note(f"dialog: {dialog.message}"), dialog.dismiss()))
+
+    def _route(self, asked):
+        if asked.request.url == self.allowed:
+            asked.continue_()
+        else:
+            self.note(f"request: {asked.request.url}")
+            asked.abort()
+
+    def rest(self):
+        """Forget the page that was shown, and what a test did to the window."""
+        self.page.goto("about:blank")
+        self.page.mouse.move(0, 0)
+        self.page.emulate_media(media="screen", color_scheme=self._scheme)
+        self.allowed, self.note = "", lambda _trouble: None
+
+
+@pytest.fixture(scope="module")
+def tabs(browser):
+    """Lend a tab of a window of a size and a colour scheme; gives (lend, take back)."""
+    contexts, resting = {}, {}
+
+    def lend(width, scheme, script):
+        key = width, scheme, script
+        if resting.get(key):
+            return resting[key].pop()
+        if key not in contexts:
+            contexts[key] = browser.new_context(
                 viewport={"width": width, "height": 900}, color_scheme=scheme, java_script_enabled=script
             )
-        return contexts[width, scheme, script]
+        return _Tab(contexts[key].new_page(), scheme)
 
-    yield of
+    def take_back(tab, width, scheme, script):
+        tab.rest()
+        resting.setdefault((width, scheme, script), []).append(tab)
+
+    yield lend, take_back
     for context in contexts.values():
         context.close()
 
 
 @pytest.fixture
-def visit(window, written):
+def visit(tabs, written):
     """Open a report; unless `watched` is False it must ask for nothing, run nothing and complain of nothing.
 
     `name` is a sample's, or a path.
     """
-    pages, troubles = [], []
+    lend, take_back = tabs
+    lent, troubles = [], []
 
     def go(name, *, width=1200, scheme="light", script=True, watched=True, link=""):
-        url = (name if isinstance(name, Path) else written(name)).as_uri()
-        note = troubles.append if watched else (lambda _trouble: None)
-
-        def route(asked):
-            if asked.request.url == url:
-                asked.continue_()
-            else:
-                note(f"request: {asked.request.url}")
-                asked.abort()
-
-        page = window(width, scheme, script).new_page()
-        pages.append(page)
-        page.route("**/*", route)
-        page.on("console", lambda message: None if _READBACK in message.text else note(f"console: {message.text}"))
-        page.on("pageerror", lambda error: note(f"error: {error}"))
-        page.on("dialog", lambda dialog: (note(f"dialog: {dialog.message}"), dialog.dismiss()))
-        page.goto(url + link)
+        tab = lend(width, scheme, script)
+        lent.append((tab, width, scheme, script))
+        tab.allowed = (name if isinstance(name, Path) else written(name)).as_uri()
+        tab.note = troubles.append if watched else tab.note
+        page = tab.page
+        page.goto(tab.allowed + link)
         if script and page.locator("#flame-app").count():
             page.locator("#flame-app:not([hidden])").wait_for()
             page.locator("#flame-count", has_text="function").wait_for()
         return page
 
     yield go
-    for page in pages:
-        page.close()
+    for each in lent:
+        take_back(*each)
     assert troubles == []

@@ -112,3 +112,39 @@ def test_the_first_screen_answers_and_leads_to_the_stack(visit, width, height):
     answers.last.locator("button.show").click()
     assert page.locator("#flame-search").input_value()
     assert "match" in page.locator("#flame-matches").inner_text()
+
+
+def test_the_first_screen_says_what_to_do_and_leads_there(visit):
+    page = visit("bisect")
+    assert page.locator(".question").inner_text().startswith("Which of the 127 changes")
+    assert page.locator(".effect-bar").is_visible()
+    links = page.locator("ol.steps a")
+    assert links.count() == 3
+    for place in range(links.count()):
+        anchor = links.nth(place).get_attribute("href")
+        links.nth(place).click()
+        assert page.evaluate("location.hash") == anchor
+        assert page.locator(anchor).is_visible()
+    page = visit("run")
+    assert page.locator("ol.steps, .effect-bar").count() == 0
+
+
+def test_a_page_is_walked_by_the_keyboard_alone(visit):
+    page = visit("bisect")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("Enter")
+    assert page.evaluate("location.hash") == "#main"
+    for _ in range(3):  # past the skip link's target: the first thing in the verdict is the way to the stack
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.className") == "show":
+            break
+    page.keyboard.press("Enter")
+    page.locator("#flame-matches", has_text="match").wait_for()
+    searched = page.locator("#flame-search").input_value()
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.id") == "flame-search"
+    page.keyboard.press("Enter")
+    page.keyboard.press("Escape")
+    assert searched
+    assert page.locator("#flame-search").input_value() == ""

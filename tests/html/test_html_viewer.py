@@ -278,6 +278,36 @@ def test_kinds_of_work_can_be_told_apart(visit, make_report):
     assert page.locator("#flame-class").is_hidden()
 
 
+def test_threads_can_be_told_apart(visit, make_report):
+    stacks = ((("f (a.py:1)", "g (a.py:2)"), 3.0), (("f (a.py:1)",), 1.0))
+    page = visit(make_report(stacks, threads=("MainThread", "pool_0")))
+    assert page.locator("#flame-class").is_hidden()
+    assert page.locator("#flame-thread option").all_text_contents() == ["all threads", "MainThread", "pool_0"]
+    choose(page, "thread", "MainThread")
+    assert "3.00 before" in page.locator("#flame-status").inner_text()
+    choose(page, "thread", "pool_0")
+    assert names(page)[1:] == ["f (a.py)"]
+    assert page.evaluate("location.hash") == "#flame:thread=pool_0"
+    page.locator("#flame-thread").select_option("")
+    assert "4.00 before" in page.locator("#flame-status").inner_text()
+
+
+def test_the_gil_is_told_beside_the_graph_of_one_process(visit, tmp_path):
+    parent, culprit = samples.revision(63), samples.revision(64)
+    trials = (
+        samples.completed(1, 1, parent, 150.0, gil=(samples.role_gil("rank-0", 0.5, 0.02),)),
+        samples.completed(2, 1, culprit, 120.0, gil=(samples.role_gil("rank-0", 0.4, 0.22),)),
+    )
+    page = visit(write_report(samples.bisect_result(trials=trials), tmp_path / "gil.html"))
+    told = page.locator("#flame-gil")
+    assert "MainThread, holds it 50.0% → 40.0% and waits for it 2.00% → 22.0% of the time" in told.inner_text()
+    page.locator("[data-view=after]").click()
+    assert "waits for it 22.0% of the time." in told.inner_text()
+    choose(page, "role", "*ranks")
+    assert told.inner_text() == ""
+    assert page.locator("#gil tbody tr").count() == 2
+
+
 def test_the_tooltip_tells_both_sides(visit):
     page = visit("bisect")
     tip = hover(page, "broadcast_object_list")

@@ -29,6 +29,10 @@ def install():
     libc = ctypes.CDLL(None, use_errno=True)
     # Under Yama (ptrace_scope 1) only an ancestor may read a process; the profiler is a cousin of the server.
     libc.prctl(_PR_SET_PTRACER, _PR_SET_PTRACER_ANY, 0, 0, 0)
+    if os.environ.get("PERFGUARD_SERVER") == "any":
+        # Not SGLang's: nothing of it is known, so nothing in it is changed.
+        sys.meta_path.insert(0, _ImportInterceptor({"multiprocessing.shared_memory": _note_shared_memory}, ""))
+        return
     if "--multiprocessing-fork" in sys.orig_argv:
         # The server's workers ask for this themselves once their imports are done, seconds later. Only these:
         # the signal comes when the starting *thread* ends, which nobody else has agreed to.

@@ -7,7 +7,7 @@ from evidence_samples import Sources, costs, cpu_result, process, samples_of, st
 
 from perfguard.evidence.callrules import GENERIC_RULES, make_call_rules
 from perfguard.evidence.callsites import CallClass
-from perfguard.evidence.metric import EvidenceMetric, evidence_metric, metric_value
+from perfguard.evidence.metric import EvidenceMetric, evidence_metrics, metric_value
 from perfguard.evidence.profiles import merge_roles, prune
 from perfguard.evidence.trial import RoleEvidence, TrialEvidence, trial_evidence
 from perfguard.model.errors import PerfguardError
@@ -164,7 +164,7 @@ def endpoints(profile, *noise):
 def test_the_metric_is_what_moved_most_over_its_noise():
     before, after = endpoints(GOOD, -0.5, 0.3, 0.2), endpoints(BAD, 0.9, 1.8, 2.4)
 
-    metric = evidence_metric(before, after)
+    metric = evidence_metrics(before, after)[0]
 
     # `noisy` grew by more, but less surely; of the chain of equals any is right.
     assert metric.role == "rank-0"
@@ -178,22 +178,35 @@ def test_the_metric_is_what_moved_most_over_its_noise():
 def test_an_improvement_is_followed_by_what_shrank():
     before, after = endpoints(BAD, 0.0, 0.1), endpoints(GOOD, 0.0, 0.1)
 
-    assert evidence_metric(before, after) is None
-    assert evidence_metric(before, after, direction=Direction.IMPROVEMENT).function != "noisy (app.py)"
+    assert evidence_metrics(before, after) == ()
+    assert evidence_metrics(before, after, direction=Direction.IMPROVEMENT)[0].function != "noisy (app.py)"
 
 
 def test_moved_work_is_no_metric():
     before = [of_costs(costs({("main", "handle", "old"): 3.0, ("main", "forward"): 5.0}))] * 3
     after = [of_costs(costs({("main", "handle", "wrapper", "old"): 3.0, ("main", "forward"): 5.0}))] * 3
 
-    assert evidence_metric(before, after) is None
+    assert evidence_metrics(before, after) == ()
+
+
+def test_what_carries_much_of_the_growth_comes_before_what_moved_surely():
+    before = [of_costs(costs({("main", "forward"): 5.0}, samples=10**6))] * 3
+    after = [
+        of_costs(costs({("main", "forward"): 5.0 + extra, ("main", "a"): 0.4}, samples=10**6))
+        for extra in (1.2, 2.0, 2.8)
+    ]
+
+    functions = [metric.function for metric in evidence_metrics(before, after)]
+
+    assert functions[0] != "a (app.py)"
+    assert "a (app.py)" in functions
 
 
 def test_a_change_too_small_to_search_by_is_no_metric():
     tiny = {**GOOD, ("main", "tiny"): 0.05}
 
     assert (
-        evidence_metric([of_costs(costs(GOOD, samples=10**9))] * 3, [of_costs(costs(tiny, samples=10**9))] * 3) is None
+        evidence_metrics([of_costs(costs(GOOD, samples=10**9))] * 3, [of_costs(costs(tiny, samples=10**9))] * 3) == ()
     )
 
 
@@ -208,3 +221,20 @@ def test_recursion_counts_once_in_the_metric():
     trial = of_costs(costs({("main", "walk", "walk"): 2.0}))
 
     assert metric_value(trial, EvidenceMetric(role="rank-0", function="walk (app.py)", score=9.0)) == 2.0
+
+
+def test_a_merged_stack_names_the_thread_that_it_was_seen_in_most():
+    stacks = [
+        stack((MAIN, PICKLE), 30, tid=1, thread="MainThread"),
+        stack((MAIN, PICKLE), 40, tid=2, thread="pool_0"),
+        stack((MAIN, COMPUTE), 20, tid=1, thread="MainThread"),
+        stack((MAIN,), 5, tid=1),
+    ]
+    (rank,) = (p for p in merge_roles([judged({"rank-0": stacks, "detokenizer": []})]) if p.role == "rank-0")
+    named = {frames: thread for (frames, _), thread in zip(rank.stacks, rank.threads, strict=True)}
+    assert named == {
+        (str(MAIN),): "",
+        (str(MAIN), str(PICKLE)): "pool_0",
+        (str(MAIN), str(COMPUTE)): "MainThread",
+    }
+    assert merge_roles([of_costs(costs({("main",): 4.0}))])[0].threads == ()

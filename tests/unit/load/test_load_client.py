@@ -17,8 +17,10 @@ import numpy as np
 import pytest
 from aiohttp import web
 
-from perfguard.load.client import CHAT_PATH, generator_veto, latency_summary, run_load
-from perfguard.load.schedule import Schedule, ScheduledRequest
+from perfguard.load.client import generator_veto, run_load
+from perfguard.load.schedule import CHAT_PATH, Schedule, ScheduledRequest
+from perfguard.load.summary import latency_summary
+from perfguard.model.scenario import AnswerKind
 from perfguard.model.trial import RequestOutcome
 
 ROLE = {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}
@@ -73,6 +75,7 @@ class Server:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         app = web.Application(client_max_size=1 << 26)
         app.router.add_post(CHAT_PATH, self._chat)
+        app.router.add_route("*", "/plain/{status}", self._plain)
         runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -94,6 +97,11 @@ class Server:
             raise
         finally:
             self.in_flight -= 1
+
+    async def _plain(self, request: web.Request) -> web.Response:
+        self.seen.append({"method": request.method, "type": request.content_type, "body": await request.text()})
+        status = int(request.match_info["status"])
+        return web.Response(status=status) if status == 204 else web.Response(status=status, text="some answer")
 
     async def _behave(self, request: web.Request, behaviour: str) -> web.StreamResponse:
         if behaviour == "500":
@@ -328,3 +336,23 @@ def test_percentiles_agree_with_numpy(count):
 
 def test_no_latencies_have_no_summary():
     assert latency_summary([]) is None
+
+
+@pytest.mark.parametrize(("status", "good"), [(200, True), (204, True), (404, False), (500, False)])
+def test_a_plain_answer_is_good_by_its_status(server, status, good):
+    request = ScheduledRequest(
+        index=3,
+        parts=(b"a,b", b";c"),
+        method="PUT",
+        path=f"/plain/{status}",
+        content_type="text/csv",
+        answer=AnswerKind.PLAIN,
+    )
+    result = run_load(server.url, Schedule(requests=(request,), concurrency=1), concurrency=1, timeout_s=5)
+    assert server.seen == [{"method": "PUT", "type": "text/csv", "body": "a,b;c"}]
+    assert (result.succeeded, result.errors) == ((1, 0) if good else (0, 1))
+    (record,) = result.records
+    if good:
+        assert record.sent_s < record.first_token_s <= record.finished_s
+    else:
+        assert record.detail.startswith(f"HTTP {status}")

@@ -11,7 +11,7 @@ import pytest
 from perfguard.load import media
 from perfguard.load.schedule import MIN_PROMPT_CHARS, Schedule, build_phases, build_schedule
 from perfguard.model.errors import UsageError
-from perfguard.model.scenario import ImageFormat, ImageSpec, LoadSpec
+from perfguard.model.scenario import AnswerKind, ImageFormat, ImageSpec, LoadSpec, RequestSpec
 
 IMAGE = ImageSpec(width_px=32, height_px=16, format=ImageFormat.PNG)
 
@@ -136,3 +136,34 @@ def test_an_offset_continues_the_same_sequence():
 def test_a_load_that_cannot_be_built_is_a_usage_error(change, word):
     with pytest.raises(UsageError, match=word):
         build_schedule(load(**change))
+
+
+def test_a_request_of_its_own_is_filled_in_everywhere():
+    body = {"text": "<{prompt}>", "ids": ["{number}", 7], "flag": True}
+    spec = RequestSpec(path="/rank/{number}", json=body)
+    request = build_schedule(load(image=None, request=spec)).requests[12]
+    sent = json.loads(request.body)
+    assert (request.method, request.path, request.answer) == ("POST", "/rank/12", AnswerKind.PLAIN)
+    assert sent["text"].startswith("<2100000 ")
+    assert len(sent["text"]) == 42
+    assert (sent["ids"], sent["flag"]) == (["12", 7], True)
+
+
+def test_a_request_may_be_text_or_have_no_body():
+    text = RequestSpec(path="/", text="n={number}", content_type="text/plain")
+    assert build_schedule(load(image=None, request=text)).requests[3].body == b"n=3"
+    assert build_schedule(load(image=None, request=RequestSpec(path="/", method="GET"))).requests[3].body == b""
+
+
+def test_where_a_request_goes_is_part_of_the_digest():
+    digests = {
+        build_schedule(load(image=None, request=spec)).digest
+        for spec in (
+            None,
+            RequestSpec(path="/a"),
+            RequestSpec(path="/b"),
+            RequestSpec(path="/a", method="PUT"),
+            RequestSpec(path="/a", answer=AnswerKind.OPENAI_STREAM),
+        )
+    }
+    assert len(digests) == 5

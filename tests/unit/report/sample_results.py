@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
+from perfguard.model.fix import FixArm, FixMode, FixResult, FixVerdict, Recovery, RevertConflict
+from perfguard.model.gil_trial import RoleGil
 from perfguard.model.result import (
     BisectResult,
     BisectVerdict,
@@ -21,6 +24,7 @@ from perfguard.model.result import (
     RunResult,
 )
 from perfguard.model.revision import Hunk, Revision
+from perfguard.model.scenario import Strategy
 from perfguard.model.trial import (
     Completed,
     CpuResult,
@@ -98,7 +102,14 @@ def latency(p50_ms):
     )
 
 
-def completed(number, block, of, throughput_rps, *, strategy="as-committed"):
+def role_gil(role, hold, wait, *, unknown=""):
+    return RoleGil(
+        role=role, thread="MainThread", looks=100, running_frac=0.5, hold_frac=hold, wait_frac=wait,
+        waiting_threads=wait, held_frac=hold, unknown=unknown,
+    )  # fmt: skip
+
+
+def completed(number, block, of, throughput_rps, *, strategy="as-committed", gil=()):
     load = LoadResult(
         schedule_digest="sha256:5f2d8e",
         duration_s=2.7,
@@ -125,7 +136,7 @@ def completed(number, block, of, throughput_rps, *, strategy="as-committed"):
         stand_ins=(),
         packages=(),
     )
-    samples = Samples(server=server, load=load, cpu=cpu, profiled_load=None, profiled_cpu=None, profiles=())
+    samples = Samples(server=server, load=load, cpu=cpu, profiled_load=None, profiled_cpu=None, profiles=(), gil=gil)
     return Trial(
         number=number,
         block=block,
@@ -327,6 +338,72 @@ def bisect_result(**changed):
     return BisectResult(**(values | changed))
 
 
+def _arm(of, strategy, mean, verdict=None, frac=None, low=None, high=None, reason=""):
+    recovery = None if frac is None else Recovery(frac=frac, low=low, high=high, confidence=0.95, rounds=3)
+    return FixArm(
+        revision=of,
+        strategy=strategy,
+        trials=3,
+        mean=mean,
+        untestable_reason=reason,
+        verdict=verdict,
+        recovery=recovery,
+    )
+
+
+def fixed_result():
+    """A bisect whose culprit's revert gives the performance back; strategies help, cannot be told, and fail."""
+    result = bisect_result()
+    plain = Strategy.AS_COMMITTED
+    reverted = replace(result.bad, commit="d" * 40, label=f"{result.bad.label} without {made_label(result)}")
+    last = len(result.trials)
+    arms = (
+        _arm(result.good, plain, 155.0),
+        _arm(result.bad, plain, 127.5),
+        _arm(reverted, plain, 154.0, FixVerdict.RESTORES, 0.97, 0.84, 1.1),
+        _arm(result.bad, Strategy.LOCAL, 140.0, FixVerdict.HELPS, 0.4, 0.2, 0.6),
+        _arm(result.bad, Strategy.CONDITIONAL, 128.0, FixVerdict.CANNOT_TELL, 0.02, None, None),
+        _arm(result.bad, Strategy.SHARED_MEMORY, None, FixVerdict.CANNOT_TELL, reason="the code is not known"),
+    )
+    trials = [
+        completed(last + 1 + place, 99, arm.revision, arm.mean, strategy=arm.strategy.value)
+        for place, arm in enumerate(arms)
+        if arm.mean is not None
+    ]
+    fix = FixResult(
+        mode=FixMode.ALL,
+        sentence="Reverting it gives back 97% of the lost throughput (95% interval 84% to 110%, 3 rounds).",
+        notes=(),
+        reverted=reverted,
+        conflicts=(),
+        patch="fix.patch",
+        arms=arms,
+        first_trial=last + 1,
+    )
+    return replace(result, trials=(*result.trials, *trials), fix=fix)
+
+
+def made_label(result):
+    """What the culprit is called."""
+    return result.culprit.revision.label
+
+
+def conflicting_result(name=SCHEDULER):
+    """A bisect whose culprit cannot be reverted: on `name`, which stands everywhere a name can."""
+    conflict = RevertConflict(path=name, reason="the same lines were changed since", functions=(name, "other"))
+    fix = FixResult(
+        mode=FixMode.REVERT,
+        sentence=f"Reverting it conflicts in {name}. Nothing was measured.",
+        notes=(name,),
+        reverted=None,
+        conflicts=(conflict,),
+        patch="",
+        arms=(),
+        first_trial=None,
+    )
+    return bisect_result(fix=fix)
+
+
 def no_change_result():
     return bisect_result(
         verdict=BisectVerdict.NO_CHANGE,
@@ -433,6 +510,18 @@ def hostile_result():
             completed(1, 1, good, 150.0),
             completed(2, 1, bad, 120.0, strategy=HOSTILE),
             untestable(3, 1, bad, reason=joined, log="\n".join(HOSTILE_NAMES)),
+        ),
+        fix=FixResult(
+            mode=FixMode.ALL,
+            sentence=joined,
+            notes=HOSTILE_NAMES,
+            reverted=bad,
+            conflicts=tuple(
+                RevertConflict(path=name, reason=name, functions=(name, name)) for name in HOSTILE_NAMES
+            ),
+            patch=HOSTILE,
+            arms=(_arm(bad, Strategy.LOCAL, float("nan"), FixVerdict.HELPS, 0.15, 0.1, 0.2, joined),),
+            first_trial=3,
         ),
     )  # fmt: skip
 

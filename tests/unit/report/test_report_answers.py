@@ -50,7 +50,7 @@ def test_unknown_names_no_commit(samples):
 def test_the_check_compares_the_culprit_with_its_parent(samples):
     run = replace(
         samples.run_info(),
-        command="perfguard bisect v1 v2 --repo 'my clone' --find regression --run-dir=/x --seed 3 --run-dir y",
+        command="perfguard bisect v1 v2 --repo 'my clone' --find regression --fix all --run-dir=x --seed 3 --run-dir y",
     )
     result = samples.bisect_result(run=run)
     parent, culprit = parent_of(result).label, result.culprit.revision.label

@@ -111,6 +111,25 @@ def test_classes_are_kept_a_stack():
     assert "class" not in document(pack([side(((("a",), 1.0),))], (), budget_bytes=10_000))["roles"][0]
 
 
+def test_threads_are_kept_a_stack_also_where_nothing_was_classed():
+    stacks = ((("a", "b"), 1.0), (("a",), 2.0), (("c",), 3.0))
+    profile = RoleProfile(role="rank-0", samples=9, trials=2, stacks=stacks, threads=("pool", "main", ""))
+    data = document(pack([Side(name="B", label="B", profiles=(profile,))], (), budget_bytes=10_000))
+    (tree,) = data["roles"]
+    assert [data["threads"][each] for each in tree["thread"][0]] == ["main", "pool", ""]
+    assert "class" not in tree
+    assert "gil" not in tree
+
+
+def test_the_gil_of_a_role_goes_beside_its_tree(samples):
+    profile = RoleProfile(role="rank-0", samples=9, trials=2, stacks=((("a",), 1.0),))
+    told = (samples.role_gil("rank-0", 0.25, 0.125), samples.role_gil("rank-9", 1.0, 0.0))
+    sides = [Side(name="B", label="B", profiles=(profile,), gil=told), Side(name="A", label="A", profiles=(profile,))]
+    (tree,) = document(pack(sides, (), budget_bytes=10_000))["roles"]
+    known = {"thread": "MainThread", "looks": 100, "unknown": "", "hold": 0.25, "wait": 0.125, "held": 0.25}
+    assert tree["gil"] == [known, None]
+
+
 def test_long_names_are_cut(samples):
     packed = pack([side(((("w" * 10_000,), 1.0),))], samples.grown_frames(), budget_bytes=10_000)
     assert max(len(name) for name in document(packed)["frames"]) == 500

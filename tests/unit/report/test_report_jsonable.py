@@ -14,7 +14,8 @@ JUDGED = {"schema_version", "verdict", "effect", "effects", "trials", "revisions
 
 def test_bisect_document(samples):
     document = to_json_document(samples.bisect_result(), Path("/srv/out/report.html"))
-    assert set(document) == JUDGED | {"culprit", "credible_set"}
+    assert set(document) == JUDGED | {"culprit", "credible_set", "fix"}
+    assert document["fix"] is None
     assert document["schema_version"] == 1
     assert document["verdict"] == "culprit"
     assert document["culprit"] == {

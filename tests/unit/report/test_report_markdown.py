@@ -7,7 +7,7 @@ import pytest
 
 from perfguard.report.markdown import MOST_BYTES, to_markdown
 
-EVERY = ["bisect", "no_change", "unknown", "compare", "run", "hostile"]
+EVERY = ["bisect", "no_change", "unknown", "compare", "run", "hostile", "fixed", "conflicting"]
 
 
 def test_the_verdict_comes_first(samples):

@@ -10,7 +10,7 @@ from perfguard.model.result import SCHEMA_VERSION
 from perfguard.report.jsonable import to_json_document
 
 SCHEMA = json.loads((Path(__file__).parents[3] / "docs" / "result-schema.json").read_text(encoding="utf-8"))
-EVERY = ["bisect", "no_change", "unknown", "compare", "run", "hostile"]
+EVERY = ["bisect", "no_change", "unknown", "compare", "run", "hostile", "fixed", "conflicting"]
 
 
 def check(document):

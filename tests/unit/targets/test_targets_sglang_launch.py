@@ -39,6 +39,15 @@ def environment(target, **changes):
     return sglang_launch.server_environment(target, **(places | changes))
 
 
+def test_how_cards_are_linked_is_left_to_the_user_on_cuda_only(monkeypatch):
+    monkeypatch.setenv("NCCL_NVLS_ENABLE", "0")
+    monkeypatch.setenv("TORCH_LOGS", "all")
+    on_cuda = environment(spec(device=Device.CUDA, model="/model"))
+    assert on_cuda["NCCL_NVLS_ENABLE"] == "0"
+    assert "TORCH_LOGS" not in on_cuda
+    assert "NCCL_NVLS_ENABLE" not in environment(spec())
+
+
 @pytest.mark.parametrize("inside", ["python/sglang", "sglang"])
 def test_the_package_is_found_in_a_checkout_and_in_a_release(tmp_path, inside):
     (tmp_path / inside).mkdir(parents=True)

@@ -201,7 +201,7 @@ def test_another_program_that_answers_in_the_servers_place_is_not_believed(serve
 
     impostor = HTTPServer(("127.0.0.1", 0), Impostor)
     threading.Thread(target=impostor.serve_forever, daemon=True).start()
-    monkeypatch.setattr("perfguard.targets.sglang_server.free_port", lambda: impostor.server_port)
+    monkeypatch.setattr("perfguard.targets.running.free_port", lambda: impostor.server_port)
     try:
         with pytest.raises(UntestableError, match="did not answer"), serve("lie", start_timeout_s=1.5):
             pass

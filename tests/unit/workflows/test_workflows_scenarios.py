@@ -1,20 +1,33 @@
 """Scenario files: those that come along are right, wrong ones are named."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
+from perfguard.cli.options import ScenarioChanges, changed_scenario
 from perfguard.model.errors import UsageError
-from perfguard.model.scenario import UserMetric
+from perfguard.model.progress import Silent
+from perfguard.model.scenario import ArrivalKind, Device, TargetKind, UserMetric
+from perfguard.revisions.environments import site_packages
 from perfguard.workflows.scenarios import list_scenarios, load_scenario, read_scenario, scenario_dir
+from perfguard.workflows.setup import ensure_environment, model_path
 
 
 def test_the_scenarios_that_come_along():
     by_name = {scenario.name: scenario for scenario in list_scenarios()}
-    assert set(by_name) == {"mm-small-images", "mm-high-concurrency", "mm-large-images", "text-only"}
+    assert set(by_name) == {"mm-small-images", "mm-high-concurrency", "mm-large-images", "mm-open-loop", "text-only"}
     small, high = by_name["mm-small-images"], by_name["mm-high-concurrency"]
     assert (small.load.image.width_px, small.load.concurrency) == (112, 96)
     assert (high.load.image.width_px, high.load.image.height_px, high.load.requests) == (1120, 700, 512)
     assert by_name["text-only"].load.image is None
-    assert all(scenario.metric is UserMetric.THROUGHPUT for scenario in by_name.values())
+    arrival = by_name["mm-open-loop"].load.arrival
+    assert arrival is not None
+    assert (arrival.kind, arrival.request_rate) == (ArrivalKind.POISSON, 60.0)
+    assert all(
+        scenario.metric is (UserMetric.THROUGHPUT if scenario.load.arrival is None else UserMetric.E2E_P50)
+        for scenario in by_name.values()
+    )
     for name, scenario in by_name.items():
         assert load_scenario(name) == scenario
 
@@ -51,6 +64,143 @@ def test_a_wrong_file_is_told_where_and_why(tmp_path, before, after, message):
     assert str(path) in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("request_rate = 60.0", "request_rate = 0.0", "request_rate must be greater than 0"),
+        ("request_rate = 60.0", "", "request_rate must be greater than 0"),
+        ("request_rate = 60.0", "request_rate = 60.0\nburstiness = 0.0", "burstiness greater than 0"),
+        ("request_rate = 60.0", "request_rate = 60.0\nburst_size = 0", "burst_size of at least 1"),
+        ("request_rate = 60.0", 'request_rate = 60.0\ntrace_file = "t.jsonl"', "belongs to kind = 'trace'"),
+        ('kind = "poisson"', 'kind = "trace"', "needs a trace_file and takes no request_rate"),
+        ('kind = "poisson"', 'kind = "often"', "Invalid enum value 'often'"),
+        ("request_rate = 60.0", "rate = 60.0", "unknown field load.arrival.rate"),
+        ("ttft_ms = 500.0", "ttft_ms = -1.0", "limits of load.slo"),
+    ],
+)
+def test_wrong_arrivals_are_told(tmp_path, before, after, message):
+    text = (scenario_dir() / "mm-open-loop.toml").read_text()
+    assert before in text
+    path = tmp_path / "wrong.toml"
+    path.write_text(text.replace(before, after, 1))
+    with pytest.raises(UsageError) as caught:
+        read_scenario(path)
+    assert message in caught.value.message
+
+
+def test_a_trace_lies_beside_its_scenario(tmp_path):
+    text = (scenario_dir() / "mm-open-loop.toml").read_text().replace('kind = "poisson"', 'kind = "trace"')
+    path = tmp_path / "traced.toml"
+    path.write_text(text.replace("request_rate = 60.0", 'trace_file = "day.jsonl"', 1))
+    assert read_scenario(path).load.arrival.trace_file == str(tmp_path / "day.jsonl")
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UsageError, match="cannot read"):
         load_scenario(str(tmp_path / "none.toml"))
+
+
+COMMAND = """
+name = "shop"
+description = "a shop"
+metric = "throughput_rps"
+
+[target]
+kind = "command"
+start_timeout_s = 30.0
+drain_timeout_s = 10.0
+
+[target.command]
+line = ["{python}", "-m", "shop", "--port", "{port}"]
+
+[load]
+concurrency = 4
+warmup_requests = 10
+settling_requests = 2
+requests = 100
+profiled_requests = 50
+request_timeout_s = 10.0
+seed = 1
+
+[load.request]
+path = "/rank"
+json = { text = "{prompt}" }
+
+[profiling]
+enabled = true
+trials_per_revision = 6
+rate_hz = 100
+nonblocking = true
+
+[limits]
+min_effect_frac = 0.05
+confidence = 0.95
+max_trials = 60
+"""
+
+
+def test_a_command_needs_no_word_of_what_only_sglang_has(tmp_path):
+    (tmp_path / "shop.toml").write_text(COMMAND)
+    scenario = read_scenario(tmp_path / "shop.toml")
+    assert (scenario.target.kind, scenario.target.environment_spec) == (TargetKind.COMMAND, "python")
+    assert scenario.target.command.health_path == "/health"
+    assert scenario.load.request.json == {"text": "{prompt}"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ('"{port}"', '"80"', "must name the port"),
+        ('kind = "command"', 'kind = "sglang-server"', "missing required field"),
+        ("[target.command]\nline", "[target.other]\nline", "unknown field target.other"),
+        ("[target.command]\nline", "[target.command]\nlines", "unknown field target.command.lines"),
+        ('line = ["{python}"', 'source_root = "../x"\nline = ["{python}"', "must lie in the revision's tree"),
+        ('line = ["{python}"', 'health_path = "up"\nline = ["{python}"', "must begin with a slash, not 'up'"),
+        ('path = "/rank"', 'path = "rank"', "must begin with a slash, not 'rank'"),
+        ('path = "/rank"', 'path = "/rank"\nmethod = "FETCH"', "must be one of"),
+        ('path = "/rank"', 'path = "/rank"\ntext = "x"', "json or text, not both"),
+        ("[load.request]", '[load.image]\nwidth_px = 1\nheight_px = 1\nformat = "png"\n[load.request]', "exclude"),
+    ],
+)
+def test_a_wrong_command_is_told_where_and_why(tmp_path, before, after, message):
+    assert before in COMMAND
+    path = tmp_path / "wrong.toml"
+    path.write_text(COMMAND.replace(before, after, 1))
+    with pytest.raises(UsageError) as caught:
+        read_scenario(path)
+    assert message in caught.value.message
+
+
+def test_a_command_belongs_to_its_kind(tmp_path):
+    text = (scenario_dir() / "text-only.toml").read_text()
+    path = tmp_path / "wrong.toml"
+    path.write_text(text.replace("[load] ", '[target.command]\nline = ["x", "{port}"]\n[load] '))
+    with pytest.raises(UsageError, match=r"belongs to target\.kind"):
+        read_scenario(path)
+
+
+def test_a_command_runs_in_the_python_that_is_there(tmp_path):
+    (tmp_path / "shop.toml").write_text(COMMAND)
+    scenario = read_scenario(tmp_path / "shop.toml")
+    environment = ensure_environment(scenario, installer="pip", progress=Silent())
+    assert environment.python == Path(sys.executable)
+    assert (site_packages(environment) / "msgspec").is_dir()
+    assert model_path(scenario, environment) is None
+
+
+def test_a_python_that_is_not_there_is_named(tmp_path):
+    (tmp_path / "shop.toml").write_text(
+        COMMAND.replace('kind = "command"', 'kind = "command"\nenvironment_spec = "python:/none/python"')
+    )
+    scenario = read_scenario(tmp_path / "shop.toml")
+    with pytest.raises(UsageError, match="there is no Python /none/python"):
+        ensure_environment(scenario, installer="pip", progress=Silent())
+
+
+def test_what_only_sglang_understands_is_refused_for_a_command(tmp_path):
+    path = tmp_path / "shop.toml"
+    path.write_text(COMMAND)
+    assert changed_scenario(str(path), ScenarioChanges(max_trials=7)).limits.max_trials == 7
+    for changes in (ScenarioChanges(device=Device.CUDA), ScenarioChanges(tensor_parallel_size=2)):
+        with pytest.raises(UsageError, match=r"--tp are for SGLang's server"):
+            changed_scenario(str(path), changes)

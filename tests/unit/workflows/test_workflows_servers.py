@@ -44,7 +44,7 @@ class Launched:
 def lab(monkeypatch, tmp_path):
     lab = SimpleNamespace(events=[], dead=set(), failing=set(), firsts=[], trials=[], launched=[])
 
-    def launch(_target, **given):
+    def launch(_bench, **given):
         lab.launched.append(Launched(lab, **given))
         return lab.launched[-1]
 
@@ -54,7 +54,7 @@ def lab(monkeypatch, tmp_path):
             raise UntestableError("3 of 9 requests failed")
         return make_samples(100.0)
 
-    monkeypatch.setattr(module, "LaunchedServer", launch)
+    monkeypatch.setattr(module, "launch", launch)
     monkeypatch.setattr(module, "run_trial", run_trial)
     lab.bench = SimpleNamespace(
         store=SimpleNamespace(run_dir=tmp_path, add_trial=lab.trials.append),

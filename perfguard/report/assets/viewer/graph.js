@@ -5,7 +5,7 @@ import { fileOf, nameHash } from "./words.js";
 
 export const DEFAULTS = {
   role: "", view: "diff", width: "after", unit: "own", before: 0, after: 1, sort: "name", flip: false, invert: false,
-  lines: false, own: false, class: "", all: false, q: "", regex: false, zoom: "", frame: "",
+  lines: false, own: false, class: "", thread: "", all: false, q: "", regex: false, zoom: "", frame: "",
 };
 
 // Besides the unit that the costs come in, which is called "own".
@@ -47,7 +47,7 @@ export function makeGraph(profiles, state) {
   const sandwich = state.frame ? keys.names.findIndex((name) => nameHash(name) === state.frame) : -1;
   const isHidden = (frame) => state.own && !profiles.isOwn[frame];
   const given = {
-    keys, sides, isHidden, sandwich, scale: scaleTo(state.unit, roles, sides), klass: profiles.classes.indexOf(state.class),
+    keys, sides, isHidden, sandwich, scale: scaleTo(state.unit, roles, sides), klass: profiles.classes.indexOf(state.class), thread: profiles.threads.indexOf(state.thread),
     order: state.sort === "weight" ? (isOneSided(state.view) ? state.view : state.width) : "",
   };
   const isSandwich = sandwich >= 0;

@@ -10,7 +10,7 @@ import { shorten } from "./words.js";
 
 const SEARCH_DELAY_MS = 60;
 const CHECKS = ["flip", "invert", "lines", "own", "all", "regex"];
-const SELECTS = ["role", "width", "unit", "sort", "class", "before", "after"];
+const SELECTS = ["role", "width", "unit", "sort", "class", "thread", "before", "after"];
 
 function prepare(viewer) {
   const { profiles } = viewer;
@@ -18,6 +18,8 @@ function prepare(viewer) {
   fill(byId("flame-role"), profiles.choices.map(([value, name]) => [value, named(name)]));
   fill(byId("flame-class"), [...profiles.classes].sort().map((name) => [name, name || "all work"]));
   byId("flame-class").parentElement.hidden = profiles.classes.length < 2;
+  fill(byId("flame-thread"), [...profiles.threads].sort().map((name) => [name, name || "all threads"]));
+  byId("flame-thread").parentElement.hidden = profiles.threads.filter((name) => name).length < 2;
   for (const side of ["before", "after"]) {
     fill(byId("flame-" + side), profiles.sides.map((each, place) => [String(place), named(each.label)]));
     byId("flame-" + side).parentElement.hidden = profiles.sides.length < 3;

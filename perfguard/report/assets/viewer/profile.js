@@ -41,6 +41,8 @@ function unpackRole(role) {
     frame: Int32Array.from(role.frame),
     self: role.self.map((values) => Float64Array.from(values)),
     classes: role.class ? role.class.map((values) => Int16Array.from(values)) : null,
+    threads: role.thread ? role.thread.map((values) => Int16Array.from(values)) : null,
+    gil: role.gil || [],
   };
 }
 
@@ -71,7 +73,7 @@ export async function readProfiles(text) {
     if (process !== undefined) threads.set(process, [...(threads.get(process) || []), role]);
   }
   return {
-    sides: data.sides, frames: data.frames, classes: data.classes, changes: data.changes, ownPackage: data.own_package, unit: data.unit,
+    sides: data.sides, frames: data.frames, classes: data.classes, threads: data.threads || [""], changes: data.changes, ownPackage: data.own_package, unit: data.unit,
     isOwn: Uint8Array.from(data.own), roles,
     byLine: keyed(data.frames, (frame) => frame),
     byFunction: keyed(data.frames, functionOf),

@@ -34,15 +34,16 @@ class Builder {
   }
 }
 
-// The self times of one role on the two chosen sides, scaled to the unit, of the chosen class only.
-function weightsOf(role, sides, scale, klass) {
+// The self times of one role on the two chosen sides, scaled to the unit, of the chosen class and thread only.
+function weightsOf(role, sides, scale, klass, thread) {
   return sides.map((side, place) => {
     const weights = new Float64Array(role.count);
     if (side < 0) return weights;
     const self = role.self[side];
-    const classes = klass > 0 && role.classes ? role.classes[side] : null;
+    const isOf = (wanted, known) => wanted <= 0 ? () => true : known ? (i) => known[side][i] === wanted : () => false;
+    const [isClass, isThread] = [isOf(klass, role.classes), isOf(thread, role.threads)];
     for (let i = 0; i < role.count; i++) {
-      if (self[i] && (klass <= 0 || (classes && classes[i] === klass))) weights[i] = self[i] * scale[place];
+      if (self[i] && isClass(i) && isThread(i)) weights[i] = self[i] * scale[place];
     }
     return weights;
   });
@@ -167,10 +168,10 @@ const WAYS = { down: addDown, inverted: addInverted, callees: addCallees, caller
 
 // `way` is one of WAYS; `sides` the two chosen sides' numbers, -1 for none; `scale(role)` the factors of both sides to the
 // unit; `order` the column that siblings are sorted by, or "" for the alphabet.
-export function buildTree(way, roles, { keys, sides, scale, klass, isHidden, sandwich, order }) {
+export function buildTree(way, roles, { keys, sides, scale, klass, thread, isHidden, sandwich, order }) {
   const builder = new Builder(keys.names.length);
   for (const role of roles) {
-    const weights = weightsOf(role, sides, scale(role), klass);
+    const weights = weightsOf(role, sides, scale(role), klass, thread);
     WAYS[way](builder, role, weights, { keyOf: keys.of, isHidden, sandwich });
   }
   return preorder(builder, keys.rank, order);

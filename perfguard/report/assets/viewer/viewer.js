@@ -83,6 +83,7 @@ export class Viewer {
     byId("flame-hidden").textContent = this.hiddenText(placed.skipped);
     this.drawPath();
     byId("flame-status").textContent = this.statusText();
+    byId("flame-gil").textContent = this.gilText();
     byId("flame-matches").textContent = this.matchText();
     this.drawTable();
     performance.mark("flame-drawn");
@@ -174,6 +175,19 @@ export class Viewer {
     return text;
   }
 
+  // The GIL is known of a process and its busiest thread, not of a frame.
+  gilText() {
+    const { roles, sides, isPair, side } = this.graph;
+    if (roles.length !== 1) return "";
+    const told = sides.map((place) => roles[0].gil[place]).filter((each, place) => each && (isPair || place === (side === "before" ? 0 : 1)));
+    if (!told.length) return "";
+    const unknown = told.find((each) => each.wait === null);
+    if (unknown) return "GIL: cannot be told" + (unknown.unknown ? ": " + unknown.unknown : "") + ".";
+    const shares = (name) => told.map((each) => (each[name] === null ? "n/a" : percent(each[name], 1))).join(" → ");
+    return "GIL, not in this graph: the busiest thread, " + told[told.length - 1].thread + ", holds it " + shares("hold") +
+      " and waits for it " + shares("wait") + " of the time" + (isPair && told.length > 1 ? " (before → after)." : ".");
+  }
+
   matchText() {
     if (!this.marks) return this.searchError;
     const { tree, widths } = this.graph;
@@ -234,7 +248,7 @@ export class Viewer {
 
   // Shows a frame that another part of the page names.
   point(role, frame) {
-    this.set({ role, q: frame, regex: false, zoom: "", frame: "", lines: functionOf(frame) !== frame, own: false, class: "",
+    this.set({ role, q: frame, regex: false, zoom: "", frame: "", lines: functionOf(frame) !== frame, own: false, class: "", thread: "",
       view: this.defaults.view, width: "after" });
     // What is gone has no width after.
     if (this.marks && !matched(this.graph.tree, this.graph.widths, 0, this.marks).found) this.set({ view: this.defaults.view, width: "both" });

@@ -1,0 +1,57 @@
+"""`perfguard load --url URL`: drive any running server, and say how it did."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from perfguard.cli.options import DEFAULT_SCENARIO, JsonOption, ScenarioOption, VerboseOption
+from perfguard.model.errors import EXIT_FAILURE, EXIT_INCONCLUSIVE, EXIT_OK
+from perfguard.model.scenario import ArrivalKind
+
+
+def load_command(
+    url: Annotated[str, typer.Option(help="The server, as http://HOST:PORT.")],
+    scenario: ScenarioOption = DEFAULT_SCENARIO,
+    rate: Annotated[
+        float | None, typer.Option(help="Requests a second, whatever the server does. Default: the scenario's.")
+    ] = None,
+    arrival: Annotated[
+        ArrivalKind | None, typer.Option(help="When requests are due. Default: the scenario's, or poisson with --rate.")
+    ] = None,
+    trace: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Replay a trace: JSON lines of timestamps and lengths.")
+    ] = None,
+    requests: Annotated[int | None, typer.Option(help="How many. Default: the scenario's, or the whole trace.")] = None,
+    concurrency: Annotated[int | None, typer.Option(help="The most in flight. Default: the scenario's.")] = None,
+    model: Annotated[str, typer.Option(help="The model's name, for servers that ask for it.")] = "default",
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of prompts, images and arrivals. Default: the scenario's.")
+    ] = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,  # noqa: ARG001 - read where errors are caught
+) -> int:
+    """Drive a running server with a scenario's load and print throughput, latencies and the generator's own health.
+
+    Exit code 125: the generator was the limit, not the server. 128: nothing answers, or no request succeeded.
+    """
+    from perfguard.cli.load_table import driven_document, print_driven
+    from perfguard.workflows.load import LoadChanges, changed_load, drive
+    from perfguard.workflows.scenarios import load_scenario
+
+    changes = LoadChanges(
+        rate=rate, arrival=arrival, trace=trace, requests=requests, concurrency=concurrency, seed=seed
+    )
+    driven = drive(url, changed_load(load_scenario(scenario), changes), model=model)
+    if as_json:
+        sys.stdout.write(json.dumps(driven_document(driven, url), indent=2, allow_nan=False) + "\n")
+    else:
+        print_driven(driven, url, Console())
+    if driven.result.succeeded == 0:
+        return EXIT_FAILURE
+    return EXIT_OK if driven.veto is None else EXIT_INCONCLUSIVE

@@ -1,0 +1,80 @@
+"""What `perfguard load` found, as text and as a JSON document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from perfguard.model.scenario import ArrivalKind, LoadSpec, SloSpec
+from perfguard.report.clean import clean_text
+from perfguard.workflows.load import Driven
+
+
+def driven_document(driven: Driven, url: str) -> dict[str, Any]:
+    """Make the JSON document; the records of single requests are left out."""
+    result = msgspec.to_builtins(driven.result)
+    del result["records"]
+    return {
+        "schema_version": 1,
+        "url": url,
+        "load": msgspec.to_builtins(driven.load),
+        "result": result,
+        "veto": driven.veto,
+    }
+
+
+def print_driven(driven: Driven, url: str, console: Console) -> None:
+    """Print the rates, the table of latencies, what failed and how the generator did."""
+    load, result = driven.load, driven.result
+    _line(console, f"{url}: {result.sent} requests in {result.duration_s:.1f} s, {_describe(load)}")
+    _line(console, f"Throughput: {result.throughput_rps:.1f} requests/s")
+    if load.slo is not None and result.goodput_rps is not None:
+        _line(console, f"Goodput: {result.goodput_rps:.1f} requests/s with {_limits(load.slo)}")
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("latency (ms)", "mean", "P50", "P90", "P99", "max"):
+        table.add_column(heading, justify="left" if heading.startswith("latency") else "right")
+    for name, summary in (("TTFT", result.ttft), ("ITL", result.itl), ("TPOT", result.tpot), ("E2E", result.e2e)):
+        if summary is not None:
+            values = (summary.mean_ms, summary.p50_ms, summary.p90_ms, summary.p99_ms, summary.max_ms)
+            table.add_row(name, *(f"{value:.2f}" for value in values))
+    if table.row_count:
+        console.print(table)
+    failed = f"Errors: {result.errors}, timeouts: {result.timeouts}"
+    _line(console, f"{failed}; the first: {result.first_error}" if result.first_error else failed)
+    health = (
+        f"Generator: {result.generator_cpu_frac:.0%} of a core, event loop {result.generator_lag_p99_ms:.1f} ms late"
+    )
+    if result.send_lag_p99_ms is not None and result.dispatch_lag_p99_ms is not None:
+        health += (
+            f", requests sent {result.send_lag_p99_ms:.1f} ms late, {result.dispatch_lag_p99_ms:.1f} ms of it its own"
+        )
+    _line(console, f"{health} (P99)")
+    if driven.veto is not None:
+        _line(console, f"Not the server's figures: {driven.veto}", style="bold red")
+
+
+def _describe(load: LoadSpec) -> str:
+    arrival = load.arrival
+    if arrival is None:
+        return f"closed loop of {load.concurrency} clients"
+    limit = f"at most {load.concurrency} in flight"
+    if arrival.kind is ArrivalKind.TRACE:
+        return f"as in {arrival.trace_file}, {limit}"
+    more = {
+        ArrivalKind.GAMMA: f" of burstiness {arrival.burstiness:g}",
+        ArrivalKind.BURST: f" of {arrival.burst_size}",
+    }
+    return f"{arrival.kind.value} arrivals{more.get(arrival.kind, '')} at {arrival.request_rate:g} a second, {limit}"
+
+
+def _limits(slo: SloSpec) -> str:
+    pairs = (("TTFT", slo.ttft_ms), ("E2E", slo.e2e_ms), ("TPOT", slo.tpot_ms))
+    return ", ".join(f"{name} <= {limit:g} ms" for name, limit in pairs if limit is not None) or "no limit"
+
+
+def _line(console: Console, text: str, style: str | None = None) -> None:
+    console.print(Text(clean_text(text)), style=style, highlight=False, soft_wrap=True)

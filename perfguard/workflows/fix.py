@@ -1,0 +1,247 @@
+"""What gives the lost performance back: the culprit's revert, and strategies, beside GOOD and BAD in the same blocks.
+
+It follows a bisect and changes nothing that the bisect concluded.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+from perfguard.model.errors import PerfguardError
+from perfguard.model.fix import FixArm, FixMode, FixResult, FixVerdict, Recovery, RevertConflict
+from perfguard.model.result import BisectResult, BisectVerdict, Direction
+from perfguard.model.revision import Revision
+from perfguard.model.scenario import Strategy
+from perfguard.model.trial import Completed, Trial, Untestable
+from perfguard.report.document import write_bytes
+from perfguard.stats.recovery import recovery
+from perfguard.workflows.judge import is_of, run_info
+from perfguard.workflows.metrics import log_worse, samples_of, user_value
+from perfguard.workflows.session import Session
+from perfguard.workflows.setup import RunRequest
+
+PATCH = "fix.patch"
+# Two rounds leave an interval that seldom says anything; more than three cost more than they tell.
+ROUNDS = 3
+# Half of the loss: what gives back less is no fix.
+ENOUGH_FRAC = 0.5
+STRATEGIES = (Strategy.LOCAL, Strategy.CONDITIONAL, Strategy.TENSOR_BROADCAST, Strategy.SHARED_MEMORY)
+_MOST_FAILURES = 2
+_MOST_NAMED = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reverted:
+    """What the revert came to: a revision to measure, or why there is none."""
+
+    revision: Revision | None = None
+    conflicts: tuple[RevertConflict, ...] = ()
+    patch: str = ""
+    note: str = ""
+
+
+Arm = tuple[Revision, Strategy]
+
+
+def with_fix(result: BisectResult, request: RunRequest, session: Session, mode: FixMode) -> BisectResult:
+    """Measure what `mode` asks for and add it to `result`, which stays as it is otherwise.
+
+    Raises:
+        MissingTrialError: the run is only judged again, and a trial of this is not kept.
+        PerfguardError: the revert cannot be made, or the patch cannot be written.
+    """
+    if mode is FixMode.NONE:
+        return result
+    fix = _try(result, request, session, mode)
+    return replace(result, fix=fix, run=run_info(request, session), trials=session.trials)
+
+
+def _try(result: BisectResult, request: RunRequest, session: Session, mode: FixMode) -> FixResult:
+    if (reason := _why_not(result)) or result.culprit is None:
+        return _untried(mode, f"Nothing was tried to give it back: {reason}.")
+    reverted = _revert(result.culprit.revision, result.bad, request, session)
+    notes = [reverted.note] if reverted.note else []
+    tried: list[Arm] = [(reverted.revision, Strategy.AS_COMMITTED)] if reverted.revision is not None else []
+    if mode is FixMode.ALL and request.scenario.load.image is None:
+        notes.append("No strategy was tried: they share images, and the scenario's requests carry none.")
+    elif mode is FixMode.ALL:
+        tried += [(result.bad, strategy) for strategy in STRATEGIES]
+    ends = ((result.good, Strategy.AS_COMMITTED), (result.bad, Strategy.AS_COMMITTED))
+    first = len(session.trials) + 1
+    if tried:
+        _measure(session, (*ends, *tried), request)
+    trials = session.trials[first - 1 :]
+    arms = tuple(_judged(arm, ends, trials, request) for arm in (*ends, *tried)) if tried else ()
+    return FixResult(
+        mode=mode,
+        sentence=_sentence(result, reverted, arms),
+        notes=tuple(notes),
+        reverted=reverted.revision,
+        conflicts=reverted.conflicts,
+        patch=reverted.patch,
+        arms=arms,
+        first_trial=first if trials else None,
+    )
+
+
+def _why_not(result: BisectResult) -> str:
+    if result.verdict is not BisectVerdict.CULPRIT:
+        return "there is no culprit"
+    if result.direction is not Direction.REGRESSION:
+        return "an improvement needs no fix"
+    return ""
+
+
+def _untried(mode: FixMode, sentence: str) -> FixResult:
+    return FixResult(
+        mode=mode, sentence=sentence, notes=(), reverted=None, conflicts=(), patch="", arms=(), first_trial=None
+    )
+
+
+def _revert(culprit: Revision, bad: Revision, request: RunRequest, session: Session) -> _Reverted:
+    """Revert the culprit on BAD, and keep the patch in the run's folder."""
+    try:
+        done, revision = session.bench.repository.revert(culprit, on=bad)
+    except PerfguardError as error:
+        if request.replay:
+            raise  # it could be made when it was measured: what was concluded then is told instead
+        return _Reverted(note=f"The revert of {culprit.label} could not be made: {error.message}.")
+    if done.conflicts:
+        return _Reverted(conflicts=done.conflicts)
+    if revision is None:
+        return _Reverted(note=f"Nothing of {culprit.label} is left in {bad.label} to revert.")
+    if not request.replay:
+        write_bytes(done.patch, request.run_dir / PATCH)
+    return _Reverted(revision=revision, patch=PATCH)
+
+
+def _measure(session: Session, arms: Sequence[Arm], request: RunRequest) -> None:
+    """Run every arm once a round, in random order, one server at a time; all of a round is one block."""
+    bench = session.bench
+    if not bench.replay:
+        count = len(arms) * ROUNDS
+        minutes = count * _start_wall_s(session.trials) / 60.0
+        bench.progress.say(
+            f"what gives it back: {len(arms)} arms, {ROUNDS} rounds: {count} trials, each on a server of its own; "
+            f"about {max(1, round(minutes))} min"
+        )
+    order = random.Random(request.seed)  # noqa: S311 - order of trials, not a secret
+    failures = dict.fromkeys(arms, 0)
+    for _ in range(ROUNDS):
+        block = list(arms)
+        order.shuffle(block)
+        # What failed twice is not started again.
+        going = [arm for arm in block if failures[arm] < _MOST_FAILURES]
+        for place, (revision, strategy) in enumerate(going):
+            session.begin_block([revision], fresh=True, strategy=strategy, join=place > 0)
+            trial = session.trial(revision, may_profile=False)
+            failures[revision, strategy] += isinstance(trial.outcome, Untestable)
+
+
+def _start_wall_s(trials: Sequence[Trial]) -> float:
+    """Return what a trial on a new server cost on average, its start included."""
+    first: dict[int, float] = {}
+    for trial in trials:
+        first.setdefault(trial.start, trial.wall_s)
+    return fmean(first.values())
+
+
+def _judged(arm: Arm, ends: tuple[Arm, Arm], trials: Sequence[Trial], request: RunRequest) -> FixArm:
+    revision, strategy = arm
+    metric = request.scenario.metric
+    own = [trial for trial in trials if is_of(trial, revision, strategy)]
+    logs = [math.log(user_value(samples.load, metric)) for trial in own if (samples := samples_of(trial)) is not None]
+    reasons = [trial.outcome.reason for trial in own if isinstance(trial.outcome, Untestable)]
+    found = None if arm in ends else _recovery(arm, ends, trials, request)
+    return FixArm(
+        revision=revision,
+        strategy=strategy,
+        trials=len(own),
+        mean=math.exp(fmean(logs)) if logs else None,
+        untestable_reason=reasons[0] if reasons else "",
+        verdict=None if arm in ends else _verdict(found),
+        recovery=found,
+    )
+
+
+def _recovery(arm: Arm, ends: tuple[Arm, Arm], trials: Sequence[Trial], request: RunRequest) -> Recovery | None:
+    """Judge an arm on the blocks that hold it and both ends, completed."""
+    value = log_worse(request.scenario.metric)
+    of_arms = [
+        {trial.block: value(trial) for trial in trials if is_of(trial, *each) and isinstance(trial.outcome, Completed)}
+        for each in (*ends, arm)
+    ]
+    blocks = sorted(set.intersection(*(set(blocks) for blocks in of_arms)))
+    good, bad, own = ([values[block] for block in blocks] for values in of_arms)
+    confidence = request.scenario.limits.confidence
+    found = recovery(good, bad, own, confidence=confidence)
+    if found is None:
+        return None
+    return Recovery(frac=found.frac, low=found.low, high=found.high, confidence=confidence, rounds=len(blocks))
+
+
+def _verdict(found: Recovery | None) -> FixVerdict:
+    if found is None or found.low is None or found.high is None:
+        return FixVerdict.CANNOT_TELL
+    if found.low >= ENOUGH_FRAC:
+        return FixVerdict.RESTORES
+    if found.low > 0.0:
+        return FixVerdict.HELPS
+    return FixVerdict.DOES_NOT_HELP if found.high < ENOUGH_FRAC else FixVerdict.CANNOT_TELL
+
+
+def _sentence(result: BisectResult, reverted: _Reverted, arms: tuple[FixArm, ...]) -> str:
+    """Say what the revert does, then the best strategy, or that nothing gives it back."""
+    culprit = result.culprit.revision.label if result.culprit is not None else ""
+    tried = [arm for arm in arms if arm.verdict is not None]
+    said = []
+    if reverted.conflicts:
+        said.append(f"Reverting {culprit} on {result.bad.label} conflicts in {_tell_conflicts(reverted.conflicts)}.")
+    said += [
+        _tell(f"Reverting {culprit} on {result.bad.label}", arm, result.run.metric)
+        for arm in tried
+        if arm.strategy is Strategy.AS_COMMITTED
+    ]
+    strategies = [arm for arm in tried if arm.strategy is not Strategy.AS_COMMITTED]
+    if strategies:
+        best = max(strategies, key=_rank)
+        said.append(_tell(f"The strategy {best.strategy.value} on {result.bad.label}", best, result.run.metric))
+    if not tried or all(arm.verdict is FixVerdict.DOES_NOT_HELP for arm in tried):
+        said.append("Nothing measured gives it back." if tried else "Nothing was measured.")
+    return " ".join(said)
+
+
+def _rank(arm: FixArm) -> tuple[int, float]:
+    """Order arms: those that surely give more back come last."""
+    verdicts = (FixVerdict.DOES_NOT_HELP, FixVerdict.CANNOT_TELL, FixVerdict.HELPS, FixVerdict.RESTORES)
+    surely = -math.inf if arm.recovery is None or arm.recovery.low is None else arm.recovery.low
+    return verdicts.index(arm.verdict or FixVerdict.CANNOT_TELL), surely
+
+
+def _tell(what: str, arm: FixArm, metric: str) -> str:
+    name = metric.rpartition("_")[0].replace("_", " ")
+    found = arm.recovery
+    if found is None:
+        return f"{what} could not be measured: {arm.untestable_reason or 'no round holds it and both ends'}."
+    if found.low is None or found.high is None:
+        return f"Cannot tell: {what[:1].lower()}{what[1:]} was measured, but its rounds do not tell GOOD from BAD."
+    measured = (
+        f"gives back {100 * found.frac:.0f}% of the lost {name} ({100 * found.confidence:g}% interval "
+        f"{100 * found.low:.0f}% to {100 * found.high:.0f}%, {found.rounds} rounds)"
+    )
+    if arm.verdict is FixVerdict.CANNOT_TELL:
+        return f"{what} {measured}: too wide to tell."
+    return f"{what} {measured}{': that is no fix' if arm.verdict is FixVerdict.DOES_NOT_HELP else ''}."
+
+
+def _tell_conflicts(conflicts: tuple[RevertConflict, ...]) -> str:
+    told = [
+        f"{each.path} ({each.reason}{': ' + ', '.join(each.functions[:_MOST_NAMED]) if each.functions else ''})"
+        for each in conflicts[:_MOST_NAMED]
+    ]
+    more = len(conflicts) - len(told)
+    return "; ".join(told) + (f"; and {more} more" if more else "")

@@ -1,0 +1,125 @@
+"""Drive a server that runs already: a scenario's load, changed by the command line, sent once."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+import urllib.parse
+from dataclasses import dataclass
+from pathlib import Path
+
+from perfguard.load.client import generator_veto, run_load
+from perfguard.load.schedule import build_schedule
+from perfguard.load.trace import read_trace
+from perfguard.model.errors import PerfguardError, UsageError
+from perfguard.model.scenario import ArrivalKind, ArrivalSpec, LoadSpec, Scenario
+from perfguard.model.trial import LoadResult
+from perfguard.workflows.scenarios import check_scenario
+
+_CONNECT_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadChanges:
+    """What the command line changes of a scenario's load; None leaves a value as it is."""
+
+    rate: float | None = None
+    arrival: ArrivalKind | None = None
+    trace: Path | None = None
+    requests: int | None = None
+    concurrency: int | None = None
+    seed: int | None = None
+
+
+def changed_load(scenario: Scenario, changes: LoadChanges) -> LoadSpec:
+    """Apply the command line's changes to the scenario's load.
+
+    A rate alone means Poisson arrivals where the scenario has none; a trace without a number of requests is replayed
+    once.
+
+    Raises:
+        UsageError: the changes contradict each other, or the load that they make cannot be.
+    """
+    load = scenario.load
+    requests = changes.requests
+    if changes.trace is not None:
+        if changes.rate is not None or changes.arrival not in {None, ArrivalKind.TRACE}:
+            raise UsageError(
+                "--trace excludes --rate and other arrivals: its timestamps say when requests are due",
+                hint="leave one of them out",
+            )
+        requests = len(read_trace(changes.trace)) if requests is None else requests
+        arrival: ArrivalSpec | None = ArrivalSpec(kind=ArrivalKind.TRACE, trace_file=str(changes.trace))
+    elif changes.rate is not None or changes.arrival is not None:
+        arrival = _arrival(load.arrival, changes)
+    else:
+        arrival = load.arrival
+    load = dataclasses.replace(
+        load,
+        arrival=arrival,
+        requests=load.requests if requests is None else requests,
+        concurrency=load.concurrency if changes.concurrency is None else changes.concurrency,
+        seed=load.seed if changes.seed is None else changes.seed,
+    )
+    check_scenario(dataclasses.replace(scenario, load=load), "command line")
+    return load
+
+
+def _arrival(arrival: ArrivalSpec | None, changes: LoadChanges) -> ArrivalSpec:
+    if changes.arrival is ArrivalKind.TRACE and (arrival is None or arrival.trace_file is None):
+        raise UsageError("--arrival trace needs a trace", hint="give --trace FILE")
+    if arrival is None and changes.rate is None:
+        raise UsageError("--arrival needs a rate, and the scenario has none", hint="give --rate REQUESTS_PER_SECOND")
+    known = arrival or ArrivalSpec(kind=ArrivalKind.POISSON)
+    kind = changes.arrival or known.kind
+    return dataclasses.replace(
+        known,
+        kind=kind,
+        request_rate=known.request_rate if changes.rate is None else changes.rate,
+        trace_file=known.trace_file if kind is ArrivalKind.TRACE else None,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Driven:
+    """What a server that was driven once gave; `veto` says why it tells of the generator instead, if it does."""
+
+    load: LoadSpec
+    result: LoadResult
+    veto: str | None
+
+
+def drive(url: str, load: LoadSpec, *, model: str) -> Driven:
+    """Send the measured requests of `load` to the server at `url`; there is no warm-up.
+
+    Raises:
+        UsageError: `url` is none, or the load cannot be built.
+        PerfguardError: nothing answers there.
+    """
+    check_answers(url)
+    schedule = build_schedule(load, requests=load.requests, model=model)
+    result = run_load(url, schedule, concurrency=load.concurrency, timeout_s=load.request_timeout_s, slo=load.slo)
+    return Driven(load=load, result=result, veto=generator_veto(result))
+
+
+def check_answers(url: str) -> None:
+    """Connect to the server once, before minutes go into a load that nobody answers.
+
+    Raises:
+        UsageError: `url` is none.
+        PerfguardError: nothing listens there.
+    """
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise UsageError(f"--url {url}: {error}", hint="for example: --url http://127.0.0.1:30000") from error
+    if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment:
+        raise UsageError(f"--url {url} is no server's address", hint="for example: --url http://127.0.0.1:30000")
+    port = port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((host, port), timeout=_CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise PerfguardError(
+            f"nothing answers at {url}: {error.strerror or error}", hint="start the server, or correct --url"
+        ) from error
