@@ -5,6 +5,8 @@ Run with the managed environment's Python as `client.py SPECIFICATION` (JSON: `d
 
     {"case": {"kind": "image", ...}, "requests": 9, "rate_rps": null, "check": false, "seed": 1}
     {"ranks": [...], "send_ms": [...], "payload_bytes": 1, "memcpy_ms": 1.0, "sha256_ms": 1.0}   or   {"error": "..."}
+
+`rate_rps` null sends in lockstep; with `bursts` in its place, that many times `requests` requests are sent at once.
 """
 
 import hashlib
@@ -90,12 +92,30 @@ class Client:
     def run(self, order):
         begin = order["seed"]
         inputs = [media_requests.make_inputs(order["case"], begin + n) for n in range(DISTINCT_INPUTS)]
-        for orders in self.orders:
-            orders.send_json({name: order[name] for name in ("requests", "rate_rps", "check")})
+        if order.get("bursts"):
+            return {**self.send_bursts(order, inputs), **limits(inputs[0])}
+        self.tell_ranks(order)
         send = self.send_in_lockstep if order["rate_rps"] is None else self.send_at_rate
         result = send(order, inputs)
         answers = sorted((self.answer() for _ in range(self.ranks)), key=lambda answer: answer["rank"])
         return {**result, "ranks": answers, **limits(inputs[0])}
+
+    def tell_ranks(self, order):
+        for orders in self.orders:
+            orders.send_json({name: order[name] for name in ("requests", "rate_rps", "check")})
+
+    def send_bursts(self, order, inputs):
+        """Send all requests of a burst at once; when each was ready on its last rank, in milliseconds since then."""
+        ready_ms = []
+        for _ in range(order["bursts"]):
+            self.tell_ranks(order)
+            requests = [self.request(inputs, number) for number in reversed(range(order["requests"]))]
+            begin = time.monotonic()
+            while requests:
+                self.requests.send(pickle.dumps(requests.pop(), 5), copy=False)
+            done = [self.answer()["done"] for _ in range(self.ranks)]
+            ready_ms.append([1e3 * (max(rank[request] for rank in done) - begin) for request in done[0]])
+        return {"ready_ms": ready_ms}
 
     def send_in_lockstep(self, order, inputs):
         """Send the next request when rank 0 is done with the last; the milliseconds that each sending took."""

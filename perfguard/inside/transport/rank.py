@@ -123,7 +123,7 @@ class RankLoop:
         return {"columns": columns, "fingerprints": fingerprints}
 
     def arrivals(self, order):
-        """Take requests as a server does, as many as have come; when each was ready on this rank, by the monotonic clock."""
+        """Take requests as a server does, as many as have come; when each was read on this rank, by the monotonic clock."""
         done = {}
         cpu = cpu_s()
         while len(done) < order["requests"]:
@@ -137,6 +137,7 @@ class RankLoop:
             requests = self.receive(requests)
             for request in requests:
                 inputs = self.materialise(request.mm_inputs)
+                self.use(inputs)
                 done[request.rid] = time.monotonic()
                 del inputs
         return {"done": done, "cpu_s": cpu_s() - cpu}
