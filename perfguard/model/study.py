@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from perfguard.model.claim import ClaimRow
 from perfguard.model.result import Effect, RunInfo
 from perfguard.model.revision import Revision
 from perfguard.model.scenario import Strategy
@@ -234,29 +235,6 @@ class BreakEven:
     blocks: int
 
 
-class ClaimVerdict(str, Enum):
-    """How a claim looks beside the measurement."""
-
-    AS_CLAIMED = "as claimed"
-    SAME_DIRECTION = "right direction, another size"
-    CONTRADICTED = "contradicted"
-    CANNOT_TELL = "cannot tell"
-    BESIDE = "beside it only"
-    NOT_MEASURED = "not measured in this run"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClaimRow:
-    """One claim beside what this run measured; `measured` and `how` are text for people."""
-
-    claim: str
-    source: str
-    claimed: str
-    measured: str
-    how: str
-    verdict: ClaimVerdict
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Threshold:
     """What `perfguard tune` recommends for `SGLANG_MM_BROADCAST_THRESHOLD`, in one sentence and per rank count.
@@ -280,5 +258,7 @@ class StudyResult:
     cells: tuple[CellResult, ...]
     break_evens: tuple[BreakEven, ...]
     threshold: Threshold
+    claims_title: str
+    claims_note: str
     claims: tuple[ClaimRow, ...]
     trials: tuple[StudyTrial, ...]
