@@ -21,7 +21,6 @@ from perfguard.model.study import (
     StudyTrial,
     Threshold,
 )
-from perfguard.model.trial import Untestable
 from perfguard.stats.crossing import estimate_crossing
 from perfguard.stats.ratios import geometric_interval, ratio_effect
 
@@ -112,7 +111,7 @@ def _judge_cell(
                 leaders.append(strategy)
         to_baseline = None if strategy is baseline else paired_effect(trials, strategy, baseline, confidence=confidence)
         mean, low, high = means[strategy]
-        failures = [trial.outcome.reason for trial in own if isinstance(trial.outcome, Untestable)]
+        failures = [trial.untestable.reason for trial in own if trial.untestable is not None]
         measured = [trial.measured for trial in own if trial.measured is not None]
         arms.append(
             CellArm(

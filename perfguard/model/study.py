@@ -152,7 +152,10 @@ class StudyMeasured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyTrial:
-    """One strategy in one cell, once. Trials of one `block` and cell ran back to back; `start` as in a `Trial`."""
+    """One strategy in one cell, once. Trials of one `block` and cell ran back to back; `start` as in a `Trial`.
+
+    Either `measured` or `untestable` is there.
+    """
 
     number: int
     block: int
@@ -161,12 +164,8 @@ class StudyTrial:
     strategy: Strategy
     started_at: str
     wall_s: float
-    outcome: StudyMeasured | Untestable
-
-    @property
-    def measured(self) -> StudyMeasured | None:
-        """What it measured, or None where it is untestable."""
-        return self.outcome if isinstance(self.outcome, StudyMeasured) else None
+    measured: StudyMeasured | None = None
+    untestable: Untestable | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
