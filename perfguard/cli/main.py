@@ -29,6 +29,8 @@ from perfguard.cli import (
     report,
     run,
     scenarios,
+    study,
+    tune,
 )
 from perfguard.model.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, PerfguardError
 
@@ -52,6 +54,8 @@ app = typer.Typer(
 app.command("bisect")(bisect.bisect_command)
 app.command("compare")(compare.compare_command)
 app.command("run")(run.run_command)
+app.command("study")(study.study_command)
+app.command("tune")(tune.tune_command)
 app.command("record")(record.record_command)
 app.command("analyze")(analyze.analyze_command)
 app.command("diff")(diff.diff_command)

@@ -207,7 +207,7 @@ def _kind(log_size: float) -> Crossing:
 
 
 def _bytes(log_size: float) -> float | None:
-    return math.exp(log_size) if math.isfinite(log_size) else None
+    return None if log_size == math.inf else math.exp(log_size)
 
 
 def recommend_threshold(
@@ -220,32 +220,31 @@ def recommend_threshold(
     by_ranks = tuple(each for ranks in counts if (each := break_even(trials, ranks=ranks, **common)) is not None)
     if overall is None:
         sentence = f"No {THRESHOLD_VARIABLE} can be told: local and broadcast were not both measured at two sizes."
+        is_told = False
     else:
-        sentence = _tell_threshold(overall)
+        sentence, is_told = _tell_threshold(overall)
     winner = _wins_everywhere(cells)
     if winner is not None and winner not in _BY_THRESHOLD:
         sentence += f" {winner.value} is fastest, or not to be told from the fastest, in every cell that was measured."
-    return Threshold(sentence=sentence, overall=overall, by_ranks=by_ranks)
+    return Threshold(sentence=sentence, is_told=is_told, overall=overall, by_ranks=by_ranks)
 
 
-def _tell_threshold(overall: BreakEven) -> str:
+def _tell_threshold(overall: BreakEven) -> tuple[str, bool]:
+    """Return the recommendation as a sentence, and whether there is one."""
     sizes = f"{overall.smallest_bytes:,} to {overall.largest_bytes:,} bytes"
     level = f"{100 * overall.confidence:g}%"
     if overall.crossing is Crossing.FROM_SIZE and overall.size_bytes is not None:
-        low = f"{overall.low_bytes:,.0f}" if overall.low_bytes is not None else f"under {overall.smallest_bytes:,}"
+        low = f"{overall.low_bytes:,.0f}" if overall.low_bytes else f"under {overall.smallest_bytes:,}"
         high = f"{overall.high_bytes:,.0f}" if overall.high_bytes is not None else f"over {overall.largest_bytes:,}"
-        return f"Set {THRESHOLD_VARIABLE}={overall.size_bytes:.0f} ({level} interval {low} to {high} bytes)."
-    faster, slower, agree = (
-        ("local", "broadcast", overall.nowhere_frac)
-        if overall.crossing is Crossing.NOWHERE
-        else ("broadcast", "local", overall.everywhere_frac)
-    )
+        return f"Set {THRESHOLD_VARIABLE}={overall.size_bytes:.0f} ({level} interval {low} to {high} bytes).", True
+    if overall.crossing is Crossing.NOWHERE:
+        faster, slower, agree = "local", "broadcast", overall.nowhere_frac
+    else:
+        faster, slower, agree = "broadcast", "local", overall.everywhere_frac
     if agree >= overall.confidence:
-        return f"No threshold helps: {faster} is faster than {slower} from {sizes}."
-    return (
-        f"No threshold can be told: {faster} is faster than {slower} from {sizes}, "
-        f"but only {100 * agree:.0f}% of the resampled blocks say so."
-    )
+        return f"No threshold helps: {faster} is faster than {slower} from {sizes}.", True
+    unsure = f"but only {100 * agree:.0f}% of the resampled blocks say so"
+    return f"No threshold can be told: {faster} is faster than {slower} from {sizes}, {unsure}.", False
 
 
 def _wins_everywhere(cells: Sequence[CellResult]) -> Strategy | None:

@@ -214,9 +214,8 @@ class Crossing(str, Enum):
 class BreakEven:
     """The payload from which `candidate` is faster than `baseline`, at one rank count (None: all of them together).
 
-    `size_bytes` only with `FROM_SIZE`. The interval is from a bootstrap over blocks; `low_bytes` None means "already
-    below the smallest size measured", `high_bytes` None "not even at the largest". `nowhere_frac` and
-    `everywhere_frac` are the shares of the resamples that said so.
+    Of `size_bytes` and its interval, which is from a bootstrap over blocks, 0 means "at every size measured" and None
+    "at none". `nowhere_frac` and `everywhere_frac` are the shares of the resamples that said so.
     """
 
     baseline: Strategy
@@ -238,10 +237,12 @@ class BreakEven:
 class Threshold:
     """What `perfguard tune` recommends for `SGLANG_MM_BROADCAST_THRESHOLD`, in one sentence and per rank count.
 
+    `is_told` is False where the trials do not say.
     `overall` pools the rank counts; None where `local` and `broadcast` were not both measured.
     """
 
     sentence: str
+    is_told: bool
     overall: BreakEven | None
     by_ranks: tuple[BreakEven, ...]
 

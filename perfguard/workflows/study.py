@@ -103,7 +103,7 @@ def is_study(run_dir: Path) -> bool:
 def _measure(
     bench: Bench, spec: StudySpec, revision: Revision, planned: tuple[PlannedTrial, ...], done: list[StudyTrial]
 ) -> None:
-    """Run what is missing, on processes that are started for each leg; start numbers go on from those that were kept."""
+    """Run what is missing, on processes started for each leg; start numbers go on from those that were kept."""
     start = max((trial.start for trial in done), default=0)
     while len(done) < len(planned):
         leg = planned[len(done)].leg
