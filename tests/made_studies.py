@@ -41,7 +41,7 @@ def make_spec(**changes):
 
 
 def crossing_cost(crossing_bytes):
-    """Costs in milliseconds: broadcast is cheaper than local from `crossing_bytes` on, shared-memory always cheapest."""
+    """Costs in milliseconds: broadcast beats local from `crossing_bytes` on, shared-memory beats both everywhere."""
 
     def cost(strategy, payload_bytes):
         local = 1.0 + payload_bytes / 1e6
