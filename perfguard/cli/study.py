@@ -88,6 +88,7 @@ def show_study(result: StudyResult, folder: Path, *, markdown: Path | None, as_j
         PerfguardError: a file cannot be written.
     """
     from perfguard.report.document import write_document
+    from perfguard.report.index_entry import write_study_entry
     from perfguard.report.study_files import print_study, to_csv, to_study_document, to_study_markdown
     from perfguard.report.study_page import write_study
 
@@ -95,6 +96,7 @@ def show_study(result: StudyResult, folder: Path, *, markdown: Path | None, as_j
     document = json.dumps(to_study_document(result, report), indent=2, allow_nan=False) + "\n"
     write_document(document, folder / DOCUMENT)
     write_document(to_csv(result.trials), folder / TRIALS)
+    write_study_entry(result, report)
     for path in filter(None, (folder / MARKDOWN, markdown)):
         write_document(to_study_markdown(result), path)
     if as_json:

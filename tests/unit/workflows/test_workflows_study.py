@@ -271,6 +271,9 @@ def test_report_shows_a_study_again(finished, capsys):
     assert run_cli(["report", str(folder), "-q"]) == 0
     assert "Report: " in capsys.readouterr().out
     assert {path.name for path in folder.glob("*.*")} >= {"report.html", "study.json", "study.csv", "study.md"}
+    assert run_cli(["report", "--index", str(folder.parent)]) == 0
+    assert capsys.readouterr().out.startswith("Index of 1 runs")
+    assert "shared-memory in 20" in (folder.parent / "index.html").read_text()
     assert run_cli(["report", str(folder), "-q", "--junit", str(folder / "x.xml")]) == 129
 
 
