@@ -11,7 +11,7 @@ from perfguard.model.study import StudyMeasured, StudyMedia, StudyMediaKind, Stu
 from perfguard.model.trial import Untestable
 from perfguard.workflows.study_plan import plan_study
 
-SIZES_PX = (56, 112, 336, 672)
+SIZES_PX = (56, 336, 672)
 
 
 def make_spec(**changes):

@@ -46,8 +46,7 @@ def break_even_table(result: StudyResult) -> FactTable:
             )
             for each in (*result.break_evens, *((result.threshold.overall,) if result.threshold.overall else ()))
         ),
-        note="The interval is from a bootstrap over blocks; concurrencies count alike. With a handful of blocks it is "
-        "rather too narrow than too wide.",
+        note="The interval is from a bootstrap over blocks; concurrencies count alike.",
     )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
 Floats = npt.NDArray[np.float64]
 
@@ -47,11 +49,13 @@ def crossing(log_sizes: Floats, log_ratios: Floats) -> float:
 def estimate_crossing(
     log_sizes: Floats, log_ratios: Floats, *, confidence: float, seed: int = 0, resamples: int = RESAMPLES
 ) -> CrossingEstimate:
-    """Estimate the crossing from `log_ratios` of shape `(blocks, sizes)`, with the percentile bootstrap over blocks.
+    """Estimate the crossing from `log_ratios` of shape `(blocks, sizes)`, with a bootstrap over blocks.
 
-    A size that a block lacks is NaN there, and taken from the blocks that have it. With a handful of blocks the
-    interval is too narrow rather than too wide: blocks that were not drawn cannot widen it.
-    Source: B. Efron and R. Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13.
+    A size that a block lacks is NaN there, and taken from the blocks that have it. A handful of blocks resampled varies
+    less than a handful of new ones would: what the resamples deviate is widened by `sqrt(n / (n - 1))` and by how much
+    Student's t exceeds the normal distribution, for n blocks. One block gives no interval: it is unbounded.
+    Source: T. Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 69 (2015), on the
+    expanded percentile interval.
 
     Raises:
         ValueError: a size has no finite ratio in any block, or sizes do not ascend.
@@ -67,8 +71,13 @@ def estimate_crossing(
     count = known.sum(axis=1)
     # A size that none of the drawn blocks holds keeps what all blocks say of it.
     means = np.where(count > 0, np.where(known, drawn, 0.0).sum(axis=1) / np.maximum(count, 1), whole)
-    found = np.array([crossing(log_sizes, mean) for mean in means])
     tail = (1.0 - confidence) / 2.0
+    if blocks == 1:
+        return CrossingEstimate(
+            log_size=crossing(log_sizes, whole), low=-np.inf, high=np.inf, nowhere_frac=0.0, everywhere_frac=0.0
+        )
+    wider = math.sqrt(blocks / (blocks - 1)) * float(stats.t.isf(tail, blocks - 1) / stats.norm.isf(tail))
+    found = np.array([crossing(log_sizes, mean) for mean in whole + wider * (means - whole)])
     low, high = np.quantile(found, [tail, 1.0 - tail], method="nearest")
     return CrossingEstimate(
         log_size=crossing(log_sizes, whole),

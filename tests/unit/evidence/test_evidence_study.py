@@ -29,8 +29,12 @@ def trials(spec):
     return make_trials(spec, crossing_cost(1e6))
 
 
-def test_the_cheapest_strategy_wins_every_cell_and_its_margin_holds_the_truth(trials, spec):
-    cells = judged(trials)
+@pytest.fixture(scope="module")
+def cells(trials):
+    return judged(trials)
+
+
+def test_the_cheapest_strategy_wins_every_cell_and_its_margin_holds_the_truth(cells, spec):
     assert len(cells) == len(spec.cells(2)) + len(spec.cells(4))
     for cell in cells:
         assert cell.leaders == (SHARED,)
@@ -79,8 +83,8 @@ def test_the_break_even_size_is_found_per_rank_count(trials, ranks):
     assert found.blocks == (8 if ranks is None else 4)
 
 
-def test_a_threshold_is_recommended_with_its_interval(trials):
-    threshold = recommend_threshold(trials, judged(trials), confidence=0.95)
+def test_a_threshold_is_recommended_with_its_interval(trials, cells):
+    threshold = recommend_threshold(trials, cells, confidence=0.95)
     assert threshold.is_told
     assert threshold.sentence.startswith("Set SGLANG_MM_BROADCAST_THRESHOLD=")
     assert "shared-memory is fastest" in threshold.sentence
@@ -90,16 +94,19 @@ def test_a_threshold_is_recommended_with_its_interval(trials):
 @pytest.mark.parametrize(("crossing_bytes", "faster"), [(1e12, "local"), (1.0, "broadcast")])
 def test_no_threshold_helps_where_one_way_wins_everywhere(spec, crossing_bytes, faster):
     made = make_trials(spec, crossing_cost(crossing_bytes))
-    threshold = recommend_threshold(made, judged(made), confidence=0.95)
+    threshold = recommend_threshold(made, (), confidence=0.95)
     assert threshold.sentence.startswith(f"No threshold helps: {faster} is faster")
     assert threshold.is_told
 
 
-def test_blocks_that_disagree_leave_the_threshold_untold():
+@pytest.mark.parametrize("seed", range(8))
+def test_blocks_that_disagree_leave_the_threshold_untold(seed):
     spec = make_spec(ranks=(2,), concurrency=(1,), strategies=(LOCAL, BROADCAST), starts=1, blocks_per_start=3)
-    made = make_trials(spec, lambda *_: 1.0, noise=0.3, seed=4)
-    threshold = recommend_threshold(made, judged(made), confidence=0.95)
-    assert threshold.overall.low_bytes != threshold.overall.high_bytes or not threshold.is_told
+    # Broadcast is slower by less than blocks differ: some of them say otherwise.
+    made = make_trials(spec, lambda strategy, _: 1.1 if strategy is BROADCAST else 1.0, noise=0.3, seed=seed)
+    threshold = recommend_threshold(made, (), confidence=0.95)
+    assert threshold.is_told is False
+    assert threshold.sentence.startswith("No threshold can be told: ")
 
 
 def test_an_effect_is_taken_inside_blocks_and_counts_starts(trials):

@@ -26,7 +26,7 @@ from perfguard.workflows.study_plan import expected_s, plan_study, remaining_s
 from perfguard.workflows.trial import Bench
 
 REVISION = Revision(commit="c" * 40, label="r<1>", subject="change", author="A", committed_at="2026-01-01")
-SPEC = make_spec(ranks=(2, 4), concurrency=(1, 8))
+SPEC = make_spec(concurrency=(1,))  # 2 rank counts x 4 media; 2 starts of 2 blocks: 96 trials
 
 
 class Said(Silent):
@@ -67,15 +67,16 @@ class FakeArms(Arms):
         return self.world.value(strategy, cell)
 
 
-@pytest.fixture
-def run(tmp_path, monkeypatch):
-    """Run a study on a world; gives the arms that were made, too."""
-    made = []
+class Runner:
+    """Runs studies on worlds, in `run_dir` if nothing else is said; `made` are the arms."""
 
-    def run_study(world, *, run_dir=tmp_path / "run", resume=False, spec=SPEC, seed=1, progress=None):
+    def __init__(self, monkeypatch, run_dir):
+        self.monkeypatch, self.run_dir, self.made = monkeypatch, run_dir, []
+
+    def __call__(self, world, *, run_dir=None, resume=False, spec=SPEC, seed=1, progress=None):
         def make_arms(_bench, _spec, _revision, ranks, _number):
-            made.append(FakeArms(spec, ranks, world))
-            return made[-1]
+            self.made.append(FakeArms(spec, ranks, world))
+            return self.made[-1]
 
         def open_bench(request, repository, store, told):
             return Bench(
@@ -89,15 +90,15 @@ def run(tmp_path, monkeypatch):
                 port=None,
             )
 
-        monkeypatch.setattr(study_module, "open_named", lambda *_: FakeRepository(REVISION))
-        monkeypatch.setattr(study_module, "open_bench", open_bench)
-        monkeypatch.setattr(study_module, "make_arms", make_arms)
+        self.monkeypatch.setattr(study_module, "open_named", lambda *_: FakeRepository(REVISION))
+        self.monkeypatch.setattr(study_module, "open_bench", open_bench)
+        self.monkeypatch.setattr(study_module, "make_arms", make_arms)
         request = RunRequest(
             command="perfguard study r1 --api-key hunter2",
             repo=None,
             package="sglang",
             scenario=load_scenario("mm-small-images"),
-            run_dir=run_dir,
+            run_dir=run_dir or self.run_dir,
             resume=resume,
             seed=seed,
             port=None,
@@ -105,37 +106,42 @@ def run(tmp_path, monkeypatch):
         )
         return study(request, "r1", spec, load_claims("17a57fd86"), progress or Silent())
 
-    run_study.made = made
-    return run_study
-
 
 @pytest.fixture
-def finished(run, tmp_path):
-    return run(World(SPEC, crossing_cost(1e6))), tmp_path / "run"
+def run(tmp_path, monkeypatch):
+    return Runner(monkeypatch, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished study and its folder; tests only read it, or make its files again."""
+    folder = tmp_path_factory.mktemp("study") / "run"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        return Runner(monkeypatch, folder)(World(SPEC, crossing_cost(1e6))), folder
 
 
 def test_a_study_tells_who_is_fastest_the_break_even_and_the_threshold(finished):
     result, _ = finished
-    assert "shared-memory in 20" in result.sentence
+    assert "shared-memory in 8" in result.sentence
     assert "SGLANG_MM_BROADCAST_THRESHOLD=" in result.sentence
     assert {each.candidate for each in result.break_evens} == {Strategy.BROADCAST, Strategy.SHARED_MEMORY}
     assert result.run.stand_ins == ("vision tower: zeros",)
-    assert len(result.trials) == 8 * 10 * 3
+    assert len(result.trials) == 8 * 4 * 3
 
 
 def test_an_interrupted_study_goes_on_with_the_missing_trial_on_new_processes(run, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        run(World(SPEC, crossing_cost(1e6), die_after=100))
+        run(World(SPEC, crossing_cost(1e6), die_after=40))
     assert run.made[-1].closed
-    with pytest.raises(MissingTrialError, match="trial 101 is missing"):
+    with pytest.raises(MissingTrialError, match="trial 41 is missing"):
         read_study(tmp_path / "run", Silent())
     rest = World(SPEC, crossing_cost(1e6), seed=2)
     result = run(rest, resume=True)
     planned = plan_study(SPEC, seed=1)
-    assert len(rest.measured) == len(planned) - 100
+    assert len(rest.measured) == len(planned) - 40
     assert [(each.cell, each.strategy) for each in result.trials] == [(each.cell, each.strategy) for each in planned]
     # What was measured after the interrupt is on a start of its own.
-    assert result.trials[100].start == result.trials[99].start + 1
+    assert result.trials[40].start == result.trials[39].start + 1
     assert sorted({trial.start for trial in result.trials}) == [1, 2, 3, 4, 5]
 
 
@@ -145,15 +151,16 @@ def test_a_finished_study_is_judged_again_without_measuring(finished, run):
     assert again == result
     assert is_study(folder)
     idle = World(SPEC, crossing_cost(1e6))
-    assert run(idle, resume=True) == result
+    assert run(idle, run_dir=folder, resume=True) == result
     assert idle.measured == []
 
 
 def test_another_grid_or_seed_cannot_be_continued(finished, run):
+    _, folder = finished
     with pytest.raises(UsageError, match="another study"):
-        run(World(SPEC, crossing_cost(1e6)), resume=True, spec=dataclasses.replace(SPEC, requests=99))
+        run(World(SPEC, crossing_cost(1e6)), run_dir=folder, resume=True, spec=dataclasses.replace(SPEC, requests=99))
     with pytest.raises(UsageError, match="another seed"):
-        run(World(SPEC, crossing_cost(1e6)), resume=True, seed=2)
+        run(World(SPEC, crossing_cost(1e6)), run_dir=folder, resume=True, seed=2)
 
 
 def test_a_strategy_that_fails_is_untestable_and_the_rest_goes_on(run):
@@ -167,20 +174,20 @@ def test_a_strategy_that_fails_is_untestable_and_the_rest_goes_on(run):
 def test_the_time_left_is_told_before_the_first_trial_and_kept_current(run):
     said = Said()
     run(World(SPEC, crossing_cost(1e6)), progress=said)
-    assert said.lines[0].startswith("240 trials of 240 to run: about ")
+    assert said.lines[0].startswith("96 trials of 96 to run: about ")
     told = [line for line in said.lines if line.startswith("trial ")]
-    assert len(told) == 240
+    assert len(told) == 96
     assert "about" in told[0]
-    assert "trial 240 of 240" in told[-1]
+    assert "trial 96 of 96" in told[-1]
 
 
 def test_what_trials_took_replaces_the_guess():
     planned = plan_study(SPEC, seed=1)
-    first = make_trials(SPEC, crossing_cost(1e6))[:60]  # of the first leg
+    first = make_trials(SPEC, crossing_cost(1e6))[:20]  # of the first leg
     cells = [expected_s(SPEC, trial.cell) for trial in first]
     as_guessed = [dataclasses.replace(trial, wall_s=s) for trial, s in zip(first, cells, strict=True)]
     twice = [dataclasses.replace(trial, wall_s=2 * s) for trial, s in zip(first, cells, strict=True)]
-    measuring = sum(expected_s(SPEC, each.cell) for each in planned[60:])
+    measuring = sum(expected_s(SPEC, each.cell) for each in planned[20:])
     assert remaining_s(SPEC, planned, twice) - remaining_s(SPEC, planned, as_guessed) == pytest.approx(measuring)
     assert remaining_s(SPEC, planned, make_trials(SPEC, crossing_cost(1e6))) == 0.0
 
@@ -199,7 +206,7 @@ def test_the_csv_comes_back_as_the_same_trials(finished, tmp_path):
             other.start,
         )
         assert other.measured.ms_per_request == pytest.approx(trial.measured.ms_per_request, rel=1e-5)
-    assert sum(row["received_ms"] != "" for row in csv.DictReader(io.StringIO(path.read_text()))) == 120
+    assert sum(row["received_ms"] != "" for row in csv.DictReader(io.StringIO(path.read_text()))) == 96
 
 
 @pytest.mark.parametrize(
@@ -243,15 +250,15 @@ def test_the_document_and_the_markdown_hold_what_the_page_says(finished):
     result, folder = finished
     document = json.loads(json.dumps(to_study_document(result, folder / "report.html"), allow_nan=False))
     assert document["schema_version"] == 1
-    assert document["trials"] == 240
+    assert document["trials"] == 96
     assert {cell["fastest"] for cell in document["cells"]} == {"shared-memory"}
     assert document["threshold"]["overall"]["size_bytes"] == pytest.approx(1e6, rel=0.15)
     text = to_study_markdown(result)
     assert "hunter2" not in text
-    assert text.count("\n| ") > 40
+    assert text.count("\n| ") > 25
 
 
-def test_tune_reads_a_folder_and_a_csv_alike(finished, tmp_path, capsys, monkeypatch):
+def test_tune_reads_a_folder_and_a_csv_alike(finished, tmp_path, capsys):
     result, folder = finished
     path = tmp_path / "study.csv"
     path.write_text(to_csv(result.trials))
@@ -273,7 +280,7 @@ def test_report_shows_a_study_again(finished, capsys):
     assert {path.name for path in folder.glob("*.*")} >= {"report.html", "study.json", "study.csv", "study.md"}
     assert run_cli(["report", "--index", str(folder.parent)]) == 0
     assert capsys.readouterr().out.startswith("Index of 1 runs")
-    assert "shared-memory in 20" in (folder.parent / "index.html").read_text()
+    assert "shared-memory in 8" in (folder.parent / "index.html").read_text()
     assert run_cli(["report", str(folder), "-q", "--junit", str(folder / "x.xml")]) == 129
 
 
