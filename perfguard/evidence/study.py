@@ -234,8 +234,8 @@ def _tell_threshold(overall: BreakEven) -> tuple[str, bool]:
     sizes = f"{overall.smallest_bytes:,} to {overall.largest_bytes:,} bytes"
     level = f"{100 * overall.confidence:g}%"
     if overall.low_bytes == 0.0 and overall.high_bytes is None:
-        open_ = "the blocks do not agree whether broadcast is faster than local at any size or at every size"
-        return f"No threshold can be told: {open_}, {sizes}.", False
+        unsure = "whether broadcast is faster than local at every size, at none, or from some size on"
+        return f"No threshold can be told: the blocks leave open {unsure}, from {sizes}.", False
     if overall.crossing is Crossing.FROM_SIZE and overall.size_bytes is not None:
         low = f"{overall.low_bytes:,.0f}" if overall.low_bytes else f"under {overall.smallest_bytes:,}"
         high = f"{overall.high_bytes:,.0f}" if overall.high_bytes is not None else f"over {overall.largest_bytes:,}"
