@@ -6,11 +6,16 @@ from pathlib import Path
 import numpy as np
 
 from perfguard.model.errors import UntestableError
+from perfguard.model.result import RunInfo
+from perfguard.model.revision import Revision
 from perfguard.model.scenario import Strategy
 from perfguard.model.study import StudyMeasured, StudyMedia, StudyMediaKind, StudySpec, StudyTarget, StudyTrial
 from perfguard.model.trial import Untestable
+from perfguard.workflows.study import judge_study
+from perfguard.workflows.study_files import load_claims
 from perfguard.workflows.study_plan import plan_study
 
+REVISION = Revision(commit="c" * 40, label="r<1>", subject="change", author="A", committed_at="2026-01-01")
 SIZES_PX = (56, 336, 672)
 
 
@@ -110,6 +115,27 @@ def make_trials(spec, cost, **world_options):
             )
         )
     return tuple(trials)
+
+
+def make_result(spec, trials):
+    """What a study of these trials says, with the claims that come along."""
+    run = RunInfo(
+        command="perfguard study r1",
+        run_dir="/home/somebody/perfguard-runs/study-r1",
+        scenario=spec.name,
+        scenario_description=spec.description,
+        schedule_digest="",
+        metric="ms_per_request",
+        larger_is_better=False,
+        started_at="2026-01-01T00:00:00+00:00",
+        wall_s=600.0,
+        seed=1,
+        environment=(("cores", "2"),),
+        stand_ins=("strategy local: Scheduler._process_and_broadcast_mm_inputs",),
+        lost_samples=0,
+        kept_samples=0,
+    )
+    return judge_study(spec, load_claims("17a57fd86"), REVISION, trials, run)
 
 
 class FakeRepository:

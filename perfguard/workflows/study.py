@@ -186,9 +186,16 @@ def _judge(store: RunStore, progress: Progress) -> StudyResult:
     facts = _facts(store)
     spec, claims, revision = facts.study, facts.claims, facts.revision
     if spec is None or claims is None or revision is None:
-        raise UsageError(f"{store.run_dir} holds no study")
+        raise UsageError(f"{store.run_dir} holds no study", hint="`perfguard report` shows the other runs")
     progress.step("judging the cells")
     trials = store.study_trials()
+    return judge_study(spec, claims, revision, trials, _run_info(store, facts, spec, trials))
+
+
+def judge_study(
+    spec: StudySpec, claims: ClaimList, revision: Revision, trials: tuple[StudyTrial, ...], run: RunInfo
+) -> StudyResult:
+    """Say what the trials of a study say; it rests on them alone."""
     cells = judge_cells(
         trials, baseline=spec.baseline, confidence=spec.confidence, min_effect_frac=spec.min_effect_frac
     )
@@ -200,7 +207,7 @@ def _judge(store: RunStore, progress: Progress) -> StudyResult:
     ]
     threshold = recommend_threshold(trials, cells, confidence=spec.confidence)
     return StudyResult(
-        run=_run_info(store, facts, spec, trials),
+        run=run,
         spec=spec,
         revision=revision,
         sentence=_sentence(revision, cells, threshold),

@@ -6,12 +6,11 @@ import io
 import json
 
 import pytest
-from made_studies import FakeRepository, World, crossing_cost, make_spec, make_trials
+from made_studies import REVISION, FakeRepository, World, crossing_cost, make_spec, make_trials
 
 from perfguard.cli.main import run_cli
 from perfguard.model.errors import MissingTrialError, UsageError
 from perfguard.model.progress import Silent
-from perfguard.model.revision import Revision
 from perfguard.model.scenario import Strategy
 from perfguard.report.study_files import read_csv, to_csv, to_study_document, to_study_markdown
 from perfguard.report.study_page import render_study
@@ -25,7 +24,6 @@ from perfguard.workflows.study_files import load_claims, load_study
 from perfguard.workflows.study_plan import expected_s, plan_study, remaining_s
 from perfguard.workflows.trial import Bench
 
-REVISION = Revision(commit="c" * 40, label="r<1>", subject="change", author="A", committed_at="2026-01-01")
 SPEC = make_spec(concurrency=(1,))  # 2 rank counts x 4 media; 2 starts of 2 blocks: 96 trials
 
 
