@@ -36,6 +36,10 @@ def study_command(
         str, typer.Option("--grid", "-g", help="A study's name, or the path of a TOML file.")
     ] = "transport",
     claims: Annotated[str, typer.Option(help="The claims to put beside it: a list's name, or a path.")] = "17a57fd86",
+    beside: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A bisect's or comparison's result.json, for claims about the whole server."),
+    ] = None,
     repo: RepoOption = None,
     package: PackageOption = "sglang",
     starts: Annotated[int | None, typer.Option(min=1, help="Starts of the processes. Default: the study's.")] = None,
@@ -57,13 +61,14 @@ def study_command(
     from perfguard.cli.output import Output, make_request
     from perfguard.workflows.scenarios import load_scenario
     from perfguard.workflows.study import study
-    from perfguard.workflows.study_files import check_study, load_claims, load_study
+    from perfguard.workflows.study_files import check_study, load_claims, load_study, read_effects
 
     if markdown is not None:
         check_file("--markdown", markdown)
     spec = load_study(grid)
     spec = dataclasses.replace(spec, starts=starts or spec.starts, blocks_per_start=blocks or spec.blocks_per_start)
     check_study(spec, "command line")
+    claim_list, effects = load_claims(claims), read_effects(beside) if beside is not None else ()
     request = make_request(
         ("study", revision),
         repo=repo,
@@ -76,7 +81,7 @@ def study_command(
         installer=installer.value,
     )
     with Output(request, as_json=as_json, quiet=quiet, faces=Faces()) as output:
-        result = study(request, revision, spec, load_claims(claims), output.progress)
+        result = study(request, revision, spec, claim_list, output.progress, beside=effects)
         show_study(result, request.run_dir, markdown=markdown, as_json=as_json)
     return EXIT_INCONCLUSIVE if any(trial.untestable for trial in result.trials) else EXIT_OK
 

@@ -16,10 +16,39 @@ _NEAR = 2.0
 
 
 def judge_claims(
-    claims: Sequence[Claim], trials: Sequence[StudyTrial], *, target: StudyTarget, confidence: float
+    claims: Sequence[Claim],
+    trials: Sequence[StudyTrial],
+    *,
+    target: StudyTarget,
+    confidence: float,
+    beside: Sequence[Effect] = (),
 ) -> tuple[ClaimRow, ...]:
-    """Put every claim beside the trials that are about it; none of them: "not measured in this run"."""
-    return tuple(_judge(claim, trials, target=target, confidence=confidence) for claim in claims)
+    """Put every claim beside the trials that are about it; none of them: "not measured in this run".
+
+    `beside` are the effects that a bisect or a comparison found on the whole server, one a user metric.
+    """
+    return tuple(
+        _judge(claim, trials, target=target, confidence=confidence)
+        if claim.user_metric is None
+        else _judge_effect(claim, beside)
+        for claim in claims
+    )
+
+
+def _judge_effect(claim: Claim, beside: Sequence[Effect]) -> ClaimRow:
+    effect = next((effect for effect in beside if effect.metric == claim.user_metric), None)
+    if effect is None:
+        return _row(
+            claim, "", "perfguard bisect or compare measures it; --beside takes it in", ClaimVerdict.NOT_MEASURED
+        )
+    how = (
+        f"{effect.metric} with the change / without it, {effect.pairs} pairs of trials on the whole server, put beside"
+    )
+    return _row(claim, _tell(effect), how, _verdict(claim, effect))
+
+
+def _tell(effect: Effect) -> str:
+    return f"{effect.ratio:.2f}x ({effect.low:.2f} to {effect.high:.2f})"
 
 
 def _judge(claim: Claim, trials: Sequence[StudyTrial], *, target: StudyTarget, confidence: float) -> ClaimRow:
@@ -32,9 +61,8 @@ def _judge(claim: Claim, trials: Sequence[StudyTrial], *, target: StudyTarget, c
         effect = paired_effect(about, claim.strategy, claim.baseline, confidence=confidence, value=value)
         if effect is None:
             return _row(claim, "", claim.note, ClaimVerdict.NOT_MEASURED)
-        measured = f"{effect.ratio:.2f}x ({effect.low:.2f} to {effect.high:.2f})"
         how = f"{claim.metric.value} of {claim.strategy.value} / {claim.baseline.value}, {_where(about)}, "
-        return _row(claim, measured, f"{how}{effect.pairs} pairs of trials", _verdict(claim, effect))
+        return _row(claim, _tell(effect), f"{how}{effect.pairs} pairs of trials", _verdict(claim, effect))
     groups: dict[int, list[float]] = defaultdict(list)
     for trial in about:
         number = value(trial.measured) if trial.measured is not None and trial.strategy is claim.strategy else math.nan

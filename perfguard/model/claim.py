@@ -31,7 +31,10 @@ class ClaimDirection(str, Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """One claim. What has no `strategy` is not something a study can measure, and `note` says what can.
+    """One claim. What has neither `strategy` nor `user_metric` is not measured here, and `note` says what does.
+
+    `user_metric` (a `UserMetric`'s value) takes the effect of a bisect or a comparison that is put beside: the ratio
+    with the change / without it.
 
     With a `baseline` it is about the ratio strategy / baseline of `metric`: `ratio` is the claimed one, or `direction`
     where only that is claimed. Without, it is about an absolute value, which is the machine's, and only shown beside.
@@ -53,6 +56,7 @@ class Claim:
     concurrency: int | None = None
     ranks: int | None = None
     target: str | None = None
+    user_metric: str | None = None
     note: str = ""
 
 

@@ -17,6 +17,7 @@ from perfguard.model.errors import UsageError
 from perfguard.model.scenario import Strategy
 from perfguard.model.study import StudyCell, StudyMeasured, StudyTrial
 from perfguard.model.trial import Untestable
+from perfguard.report import words
 from perfguard.report.clean import clean
 from perfguard.report.markdown import prose, table
 from perfguard.report.study_rows import (
@@ -144,8 +145,20 @@ def to_study_markdown(result: StudyResult, *, report: str | None = None) -> str:
         *(prose(note) for note in (left_out_note(shown), *untestable_notes(shown)) if note),
         *(_markdown(each) for each in (break_even_table(shown), claim_table(shown), cell_table(shown))),
         *([_markdown(received)] if received is not None else []),
+        f"### Reproduce\n\n```\n{shown.run.command}\n```",
+        table("Measured on", ("What", "Value"), ([prose(cell) for cell in fact] for fact in _facts(shown))),
     ]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+
+
+def _facts(result: StudyResult) -> list[tuple[str, str]]:
+    run = result.run
+    return [
+        ("revision", f"{result.revision.label} {result.revision.commit}"),
+        ("started", f"{run.started_at}, took {words.seconds(run.wall_s)}"),
+        ("seed", str(run.seed)),
+        *run.environment,
+    ]
 
 
 def _markdown(facts: FactTable) -> str:

@@ -18,7 +18,7 @@ from perfguard.evidence.study import MS_PER_REQUEST, break_even, judge_cells, re
 from perfguard.model.claim import ClaimList
 from perfguard.model.errors import MissingTrialError, PerfguardError, UntestableError, UsageError
 from perfguard.model.progress import Progress
-from perfguard.model.result import RunInfo
+from perfguard.model.result import Effect, RunInfo
 from perfguard.model.revision import Revision
 from perfguard.model.scenario import Strategy
 from perfguard.model.study import CellResult, StudyResult, StudySpec, StudyTarget, StudyTrial, Threshold
@@ -43,11 +43,22 @@ class _Facts(msgspec.Struct, frozen=True):
     study: StudySpec | None = None
     claims: ClaimList | None = None
     revision: Revision | None = None
+    beside: tuple[Effect, ...] = ()
     request: dict[str, Any] = {}
 
 
-def study(request: RunRequest, ref: str, spec: StudySpec, claims: ClaimList, progress: Progress) -> StudyResult:
+def study(
+    request: RunRequest,
+    ref: str,
+    spec: StudySpec,
+    claims: ClaimList,
+    progress: Progress,
+    *,
+    beside: tuple[Effect, ...] = (),
+) -> StudyResult:
     """Measure the study `spec` on one revision, or go on with it, and judge it.
+
+    `beside` are the effects of a bisect or a comparison, for the claims about the whole server.
 
     Raises:
         UsageError: the revision does not exist, or the folder holds another run.
@@ -58,6 +69,7 @@ def study(request: RunRequest, ref: str, spec: StudySpec, claims: ClaimList, pro
         "study": msgspec.to_builtins(spec),
         "claims": msgspec.to_builtins(claims),
         "revision": msgspec.to_builtins(revision),
+        "beside": msgspec.to_builtins(beside),
     }
     with open_store(request, VERB, (revision,), more) as store:
         planned = plan_study(spec, request.seed)
@@ -189,13 +201,19 @@ def _judge(store: RunStore, progress: Progress) -> StudyResult:
         raise UsageError(f"{store.run_dir} holds no study", hint="`perfguard report` shows the other runs")
     progress.step("judging the cells")
     trials = store.study_trials()
-    return judge_study(spec, claims, revision, trials, _run_info(store, facts, spec, trials))
+    return judge_study(spec, claims, revision, trials, _run_info(store, facts, spec, trials), beside=facts.beside)
 
 
 def judge_study(
-    spec: StudySpec, claims: ClaimList, revision: Revision, trials: tuple[StudyTrial, ...], run: RunInfo
+    spec: StudySpec,
+    claims: ClaimList,
+    revision: Revision,
+    trials: tuple[StudyTrial, ...],
+    run: RunInfo,
+    *,
+    beside: tuple[Effect, ...] = (),
 ) -> StudyResult:
-    """Say what the trials of a study say; it rests on them alone."""
+    """Say what the trials of a study say; it rests on them alone, but for claims about what was put `beside`."""
     cells = judge_cells(
         trials, baseline=spec.baseline, confidence=spec.confidence, min_effect_frac=spec.min_effect_frac
     )
@@ -216,7 +234,7 @@ def judge_study(
         threshold=threshold,
         claims_title=claims.title,
         claims_note=claims.note,
-        claims=judge_claims(claims.claims, trials, target=spec.target, confidence=spec.confidence),
+        claims=judge_claims(claims.claims, trials, target=spec.target, confidence=spec.confidence, beside=beside),
         trials=trials,
     )
 

@@ -10,6 +10,7 @@ import msgspec
 
 from perfguard.model.claim import Claim, ClaimList
 from perfguard.model.errors import UsageError
+from perfguard.model.result import Effect
 from perfguard.model.study import StudyMedia, StudyMediaKind, StudySpec
 from perfguard.workflows.scenarios import refuse_unknown, scenario_dir
 
@@ -40,11 +41,35 @@ def load_claims(name_or_path: str) -> ClaimList:
     path = _find(name_or_path, "claims", "list of claims")
     found = _read(path, ClaimList, "claims", Claim)
     for claim in found.claims:
-        if claim.baseline is not None and claim.ratio is None and claim.direction is None:
+        compares = claim.baseline is not None or claim.user_metric is not None
+        if compares and claim.ratio is None and claim.direction is None:
             raise UsageError(f"{path}: {claim.text!r} compares, so it needs a ratio or a direction")
         if min(claim.ratio or 1.0, claim.payload_bytes or 1.0) <= 0:
             raise UsageError(f"{path}: {claim.text!r} needs a ratio and a payload_bytes greater than 0")
     return found
+
+
+class _ResultDocument(msgspec.Struct, frozen=True):
+    """What is read of a `result.json`."""
+
+    effects: tuple[Effect, ...]
+
+
+def read_effects(path: Path) -> tuple[Effect, ...]:
+    """Return the effects that a bisect's or a comparison's `result.json` holds, one a user metric.
+
+    Raises:
+        UsageError: the file cannot be read, or holds no effects.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_ResultDocument).effects
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except msgspec.MsgspecError as error:
+        raise UsageError(
+            f"{path} holds no effects of a bisect or a comparison: {error}",
+            hint="name the result.json of such a run's folder",
+        ) from error
 
 
 def check_study(spec: StudySpec, where: str) -> None:

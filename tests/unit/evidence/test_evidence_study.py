@@ -8,6 +8,7 @@ from made_studies import crossing_cost, make_spec, make_trials
 from perfguard.evidence.claims import judge_claims
 from perfguard.evidence.study import break_even, judge_cells, paired_effect, recommend_threshold
 from perfguard.model.claim import Claim, ClaimDirection, ClaimMetric, ClaimVerdict
+from perfguard.model.result import Effect
 from perfguard.model.scenario import Strategy
 from perfguard.model.study import Crossing, StudyTarget
 from perfguard.workflows.study_plan import plan_study
@@ -157,6 +158,23 @@ def test_the_measured_side_of_a_claim_follows_the_data(trials, spec):
     ]
     (row,) = judge_claims((video,), slower, target=StudyTarget.TRANSPORT, confidence=0.95)
     assert row.verdict is ClaimVerdict.CONTRADICTED
+
+
+@pytest.mark.parametrize(
+    ("metric", "fields", "verdict"),
+    [
+        ("throughput_rps", {"direction": ClaimDirection.LESS}, ClaimVerdict.AS_CLAIMED),
+        ("throughput_rps", {"ratio": 0.25}, ClaimVerdict.SAME_DIRECTION),
+        ("throughput_rps", {"direction": ClaimDirection.MORE}, ClaimVerdict.CONTRADICTED),
+        ("e2e_p99_ms", {"ratio": 10.0}, ClaimVerdict.NOT_MEASURED),
+    ],
+)
+def test_a_claim_about_the_whole_server_takes_the_effect_that_is_put_beside(metric, fields, verdict):
+    effect = Effect(metric="throughput_rps", ratio=0.86, low=0.79, high=0.93, confidence=0.95, pairs=14, starts=3)
+    about = claim(strategy=None, baseline=None, user_metric=metric, **fields)
+    (row,) = judge_claims((about,), (), target=StudyTarget.TRANSPORT, confidence=0.95, beside=(effect,))
+    assert row.verdict is verdict
+    assert row.measured == ("" if verdict is ClaimVerdict.NOT_MEASURED else "0.86x (0.79 to 0.93)")
 
 
 def test_a_plan_holds_every_cell_and_strategy_once_a_block_in_an_order_of_its_seed(spec):

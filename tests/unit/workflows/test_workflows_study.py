@@ -20,7 +20,7 @@ from perfguard.workflows.scenarios import load_scenario, scenario_dir
 from perfguard.workflows.setup import RunRequest
 from perfguard.workflows.study import is_study, read_study, study
 from perfguard.workflows.study_arms import Arms
-from perfguard.workflows.study_files import load_claims, load_study
+from perfguard.workflows.study_files import load_claims, load_study, read_effects
 from perfguard.workflows.study_plan import expected_s, plan_study, remaining_s
 from perfguard.workflows.trial import Bench
 
@@ -323,6 +323,27 @@ def test_a_study_that_cannot_run_is_refused_with_its_place(tmp_path, old, new, s
     with pytest.raises(UsageError, match=said) as caught:
         load_study(str(path))
     assert "mine.toml" in caught.value.message
+
+
+def test_effects_are_read_from_a_result_and_nothing_else(tmp_path):
+    effect = {
+        "metric": "throughput_rps",
+        "ratio": 0.9,
+        "low": 0.8,
+        "high": 1.0,
+        "confidence": 0.95,
+        "pairs": 4,
+        "starts": 2,
+    }
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps({"verdict": "slower", "effects": [effect]}))
+    (read,) = read_effects(path)
+    assert (read.metric, read.low) == ("throughput_rps", 0.8)
+    path.write_text(json.dumps({"revisions": []}))
+    with pytest.raises(UsageError, match="holds no effects"):
+        read_effects(path)
+    with pytest.raises(UsageError, match="cannot read"):
+        read_effects(tmp_path / "missing.json")
 
 
 def test_a_name_that_is_nearly_right_gets_a_hint():
