@@ -108,8 +108,8 @@ class Client:
         """Send all requests of a burst at once; when each was ready on its last rank, in milliseconds since then."""
         ready_ms = []
         for _ in range(order["bursts"]):
-            self.tell_ranks(order)
             requests = [self.request(inputs, number) for number in reversed(range(order["requests"]))]
+            self.tell_ranks(order)
             begin = time.monotonic()
             while requests:
                 self.requests.send(pickle.dumps(requests.pop(), 5), copy=False)
