@@ -112,7 +112,9 @@ def effect_posterior(
         peak = own.max()
         scaled = np.exp(own - peak)
         for index, blur in enumerate(blurs):
-            log_likelihood[index] += np.log(np.maximum(scaled @ blur, 1e-300)) + peak
+            # Not `@`: for matrices this small the threads of a BLAS cost ten times what they save.
+            blurred = np.einsum("nc,cd->nd", scaled, blur)
+            log_likelihood[index] += np.log(np.maximum(blurred, 1e-300)) + peak
     joint = log_likelihood + log_weight[:, :, np.newaxis]
     prior = stats.norm.pdf(effects, centre, effect_scale)
     log_prior_of_effects = np.log(np.maximum(prior / prior.sum(), 1e-300))
