@@ -56,7 +56,9 @@ def expected_s(spec: StudySpec, cell: StudyCell) -> float:
     """Return a rough guess of the seconds that one trial of a cell takes."""
     fixed, request, megabyte, _ = _COSTS[spec.target]
     size_mb = spec.medium(cell.media).payload_bytes / 1e6
-    return fixed + cell.ranks * spec.requests_of(cell) * (request + megabyte * size_mb)
+    # Alone, the transport target's requests are measured in lockstep too.
+    times = 2 if spec.target is StudyTarget.TRANSPORT and cell.concurrency == 1 else 1
+    return fixed + times * cell.ranks * spec.requests_of(cell) * (request + megabyte * size_mb)
 
 
 def remaining_s(spec: StudySpec, planned: Sequence[PlannedTrial], done: Sequence[StudyTrial]) -> float:
