@@ -312,7 +312,7 @@ def test_every_study_that_comes_along_can_be_read_and_planned():
         ("blocks_per_start = 2", "blocks_per_start = 0", "must be greater than 0"),
         ("confidence = 0.95", "confidence = 95", "between 0.5 and 1"),
         ("most_in_flight_mb = 300", "most_in_flight_mb = 0.001", "no cell is left"),
-        ("requests = 4", "request = 4", "unknown field request"),
+        ("requests = 3", "request = 3", "unknown field request"),
         ("frames = 8", "frames = 0", "frames belong to kind"),
         ("height_px = 56", 'height_px = "tall"', "Expected `int`"),
     ],
