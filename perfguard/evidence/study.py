@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from statistics import median
 
 import numpy as np
@@ -214,10 +215,12 @@ def recommend_threshold(
     trials: Sequence[StudyTrial], cells: Sequence[CellResult], *, confidence: float, seed: int = 0
 ) -> Threshold:
     """Recommend the payload from which `conditional` should broadcast, or say that no threshold helps."""
-    common = {"baseline": Strategy.LOCAL, "candidate": Strategy.BROADCAST, "confidence": confidence, "seed": seed}
-    overall = break_even(trials, **common)
+    find = partial(
+        break_even, trials, baseline=Strategy.LOCAL, candidate=Strategy.BROADCAST, confidence=confidence, seed=seed
+    )
+    overall = find()
     counts = sorted({trial.cell.ranks for trial in trials})
-    by_ranks = tuple(each for ranks in counts if (each := break_even(trials, ranks=ranks, **common)) is not None)
+    by_ranks = tuple(each for ranks in counts if (each := find(ranks=ranks)) is not None)
     if overall is None:
         sentence = f"No {THRESHOLD_VARIABLE} can be told: local and broadcast were not both measured at two sizes."
         is_told = False

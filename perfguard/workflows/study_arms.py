@@ -7,6 +7,7 @@ import dataclasses
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -40,7 +41,7 @@ class Arms(ABC):
         """Start every strategy's processes, one after the other, and warm them up."""
         for strategy in self.spec.strategies:
             progress.step(f"starting {strategy.value} on {self.ranks} ranks")
-            self._guarded(strategy, lambda strategy=strategy: self._start(strategy))
+            self._guarded(strategy, partial(self._start, strategy))
 
     def measure(self, strategy: Strategy, cell: StudyCell) -> StudyMeasured:
         """Measure one cell with one strategy.
