@@ -27,7 +27,7 @@ from perfguard.cli.options import (
 from perfguard.model.errors import EXIT_INCONCLUSIVE, EXIT_OK
 from perfguard.model.study import StudyResult
 
-REPORT, DOCUMENT, TRIALS, MARKDOWN = "report.html", "study.json", "study.csv", "study.md"
+REPORT, DOCUMENT, TRIALS, CELLS, MARKDOWN = "report.html", "study.json", "study.csv", "cells.csv", "study.md"
 
 
 def study_command(
@@ -94,13 +94,14 @@ def show_study(result: StudyResult, folder: Path, *, markdown: Path | None, as_j
     """
     from perfguard.report.document import write_document
     from perfguard.report.index_entry import write_study_entry
-    from perfguard.report.study_files import print_study, to_csv, to_study_document, to_study_markdown
+    from perfguard.report.study_files import print_study, to_cells_csv, to_csv, to_study_document, to_study_markdown
     from perfguard.report.study_page import write_study
 
     report = write_study(result, folder / REPORT)
     document = json.dumps(to_study_document(result, report), indent=2, allow_nan=False) + "\n"
     write_document(document, folder / DOCUMENT)
     write_document(to_csv(result.trials), folder / TRIALS)
+    write_document(to_cells_csv(result.cells), folder / CELLS)
     write_study_entry(result, report)
     for path in filter(None, (folder / MARKDOWN, markdown)):
         write_document(to_study_markdown(result), path)

@@ -25,6 +25,7 @@ from perfguard.report.study_rows import (
     cell_table,
     claim_table,
     left_out_note,
+    ratio_table,
     received_table,
     tell_margin,
     tell_winner,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from perfguard.model.study import StudyResult
+    from perfguard.model.study import CellResult, StudyResult
     from perfguard.report.profile_page import FactTable
 
 STUDY_SCHEMA_VERSION = 1
@@ -44,6 +45,12 @@ _PLACE = ("number", "block", "start", "ranks", "media", "concurrency", "strategy
 _WHOLE = ("number", "block", "start", "ranks", "concurrency")
 _VALUES = tuple(field.name for field in dataclasses.fields(StudyMeasured))
 _COLUMNS = (*_PLACE, *_VALUES, "started_at", "wall_s", "untestable")
+
+
+_CELL_COLUMNS = (
+    "ranks", "media", "payload_bytes", "concurrency", "strategy", "trials", "ms_per_request", "low_ms", "high_ms",
+    "times_fastest", "times_fastest_low", "times_fastest_high", "leads", "is_tie",
+)  # fmt: skip
 
 
 def to_csv(trials: Iterable[StudyTrial]) -> str:
@@ -68,6 +75,36 @@ def to_csv(trials: Iterable[StudyTrial]) -> str:
             value = getattr(trial.measured, name)
             row[name] = value if isinstance(value, int) or value is None else f"{value:.6g}"
         rows.writerow(row)
+    return text.getvalue()
+
+
+def to_cells_csv(cells: Iterable[CellResult]) -> str:
+    """Give one row a cell and strategy: its mean, the ratio to the cell's fastest with its interval, and who leads."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(_CELL_COLUMNS)
+    for cell in cells:
+        for arm in cell.arms:
+            ratio = arm.to_best
+            numbers = (
+                arm.mean_ms,
+                arm.low_ms,
+                arm.high_ms,
+                *((ratio.ratio, ratio.low, ratio.high) if ratio else (None,) * 3),
+            )
+            rows.writerow(
+                (
+                    cell.cell.ranks,
+                    cell.cell.media,
+                    cell.payload_bytes,
+                    cell.cell.concurrency,
+                    arm.strategy.value,
+                    arm.trials,
+                    *("" if number is None else f"{number:.6g}" for number in numbers),
+                    "yes" if arm.strategy in cell.leaders else "no",
+                    "yes" if len(cell.leaders) > 1 else "no",
+                )
+            )
     return text.getvalue()
 
 
@@ -143,7 +180,10 @@ def to_study_markdown(result: StudyResult, *, report: str | None = None) -> str:
         f"**{prose(shown.sentence)}**",
         *([f"[The whole report]({report.replace(' ', '%20')})"] if report else []),
         *(prose(note) for note in (left_out_note(shown), *untestable_notes(shown)) if note),
-        *(_markdown(each) for each in (break_even_table(shown), claim_table(shown), cell_table(shown))),
+        *(
+            _markdown(each)
+            for each in (break_even_table(shown), claim_table(shown), cell_table(shown), ratio_table(shown))
+        ),
         *([_markdown(received)] if received is not None else []),
         f"### Reproduce\n\n```\n{shown.run.command}\n```",
         table("Measured on", ("What", "Value"), ([prose(cell) for cell in fact] for fact in _facts(shown))),

@@ -14,6 +14,7 @@ from perfguard.report.study_rows import (
     cell_table,
     claim_table,
     left_out_note,
+    ratio_table,
     received_table,
     untestable_notes,
 )
@@ -38,7 +39,7 @@ def render_study(result: StudyResult) -> str:
         threshold=shown.threshold.sentence,
         break_evens=break_even_table(shown),
         claims=claim_table(shown),
-        tables=[table for table in (cell_table(shown), received) if table is not None],
+        tables=[table for table in (cell_table(shown), ratio_table(shown), received) if table is not None],
         target=shown.spec.target.value,
         spec=shown.spec,
         legend=[(place, strategy.value) for place, strategy in enumerate(shown.spec.strategies)],

@@ -99,6 +99,31 @@ def cell_table(result: StudyResult) -> FactTable:
     )
 
 
+def ratio_table(result: StudyResult) -> FactTable:
+    """Give how many times the fastest strategy's time each one takes, paired inside blocks."""
+    strategies = result.spec.strategies
+    rows = []
+    for cell in result.cells:
+        arms = {arm.strategy: arm for arm in cell.arms}
+        fastest = cell.arms[0].strategy if cell.leaders else None
+        ratios = [_times(arms[each], is_fastest=each is fastest) if each in arms else "" for each in strategies]
+        rows.append((*_place(cell), *ratios))
+    return FactTable(
+        title="Every cell: times the fastest, paired inside blocks (interval)",
+        columns=(">Ranks", "Media", ">MB", ">Concurrency", *(f">{each.value}" for each in strategies)),
+        rows=tuple(rows),
+        note="The intervals of a cell hold together.",
+    )
+
+
+def _times(arm: CellArm, *, is_fastest: bool) -> str:
+    if is_fastest:
+        return "1"
+    if arm.to_best is None:
+        return words.NOT_MEASURED
+    return f"{arm.to_best.ratio:.2f} ({arm.to_best.low:.2f} to {arm.to_best.high:.2f})"
+
+
 def received_table(result: StudyResult) -> FactTable | None:
     """Give what is spent on receiving alone, beside the limits; None where no trial measured it."""
     shown = [cell for cell in result.cells if any(arm.received_ms is not None for arm in cell.arms)]

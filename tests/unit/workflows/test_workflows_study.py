@@ -13,7 +13,7 @@ from perfguard.cli.main import run_cli
 from perfguard.model.errors import MissingTrialError, UsageError
 from perfguard.model.progress import Silent
 from perfguard.model.scenario import Strategy
-from perfguard.report.study_files import read_csv, to_csv, to_study_document, to_study_markdown
+from perfguard.report.study_files import read_csv, to_cells_csv, to_csv, to_study_document, to_study_markdown
 from perfguard.report.study_page import render_study
 from perfguard.store import RunStore
 from perfguard.workflows import study as study_module
@@ -208,6 +208,18 @@ def test_the_csv_comes_back_as_the_same_trials(finished, tmp_path):
     assert sum(row["received_ms"] != "" for row in csv.DictReader(io.StringIO(path.read_text()))) == 96
 
 
+def test_the_cells_csv_names_who_leads_and_the_paired_ratio(finished):
+    result, _ = finished
+    rows = list(csv.DictReader(io.StringIO(to_cells_csv(result.cells))))
+    assert len(rows) == 8 * 3
+    for row in rows:
+        leads = row["strategy"] == "shared-memory"
+        assert (row["leads"], row["is_tie"], row["trials"]) == ("yes" if leads else "no", "no", "4")
+        if row["strategy"] == "local":
+            assert float(row["times_fastest_low"]) <= 2.5 <= float(row["times_fastest_high"])
+        assert bool(row["times_fastest"]) is not leads
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [("a,b\n1,2\n", "is no study's CSV"), (None, "cannot read")],
@@ -277,7 +289,13 @@ def test_report_shows_a_study_again(finished, capsys):
     _, folder = finished
     assert run_cli(["report", str(folder), "-q"]) == 0
     assert "Report: " in capsys.readouterr().out
-    assert {path.name for path in folder.glob("*.*")} >= {"report.html", "study.json", "study.csv", "study.md"}
+    assert {path.name for path in folder.glob("*.*")} >= {
+        "report.html",
+        "study.json",
+        "study.csv",
+        "cells.csv",
+        "study.md",
+    }
     assert run_cli(["report", "--index", str(folder.parent)]) == 0
     assert capsys.readouterr().out.startswith("Index of 1 runs")
     assert "shared-memory in 8" in (folder.parent / "index.html").read_text()
