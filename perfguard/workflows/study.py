@@ -24,6 +24,7 @@ from perfguard.model.scenario import Strategy
 from perfguard.model.study import CellResult, StudyResult, StudySpec, StudyTarget, StudyTrial, Threshold
 from perfguard.model.trial import Untestable
 from perfguard.store import RunStore
+from perfguard.workflows.replay import read_run
 from perfguard.workflows.setup import RunRequest, machine, open_bench, open_named, open_store
 from perfguard.workflows.study_arms import Arms, make_arms
 from perfguard.workflows.study_plan import PlannedTrial, plan_study, remaining_s
@@ -99,9 +100,11 @@ def read_study(run_dir: Path, progress: Progress) -> StudyResult:
             raise UsageError(f"{run_dir} holds no study", hint="`perfguard report` shows the other runs")
         planned = plan_study(facts.study, facts.seed)
         kept = store.study_trials()
-        if len(kept) < len(planned):
-            raise MissingTrialError(len(kept) + 1)
-        return _judge(store, progress)
+        if len(kept) == len(planned):
+            return _judge(store, progress)
+    unfinished = MissingTrialError(len(kept) + 1)
+    unfinished.hint = f"{len(kept)} trials are kept; continue with: {read_run(run_dir).resume_command}"
+    raise unfinished
 
 
 def is_study(run_dir: Path) -> bool:

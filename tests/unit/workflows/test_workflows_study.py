@@ -132,8 +132,11 @@ def test_an_interrupted_study_goes_on_with_the_missing_trial_on_new_processes(ru
     with pytest.raises(KeyboardInterrupt):
         run(World(SPEC, crossing_cost(1e6), die_after=40))
     assert run.made[-1].closed
-    with pytest.raises(MissingTrialError, match="trial 41 is missing"):
+    with pytest.raises(MissingTrialError, match="trial 41 is missing") as missing:
         read_study(tmp_path / "run", Silent())
+    assert missing.value.hint.startswith(
+        "40 trials are kept; continue with: perfguard study r1 --api-key hunter2 --resume"
+    )
     rest = World(SPEC, crossing_cost(1e6), seed=2)
     result = run(rest, resume=True)
     planned = plan_study(SPEC, seed=1)
