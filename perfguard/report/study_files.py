@@ -133,7 +133,8 @@ def read_csv(path: Path) -> tuple[StudyTrial, ...]:
 
 def _trial(row: dict[str, str]) -> StudyTrial:
     whole = {name: int(row[name]) for name in _WHOLE}
-    measured = untestable = None
+    measured: StudyMeasured | None = None
+    untestable: Untestable | None = None
     if row["ms_per_request"]:
         values = {name: float(row[name]) for name in _VALUES if row[name]}
         if not all(math.isfinite(value) for value in values.values()):

@@ -21,7 +21,7 @@ from perfguard.model.progress import Progress
 from perfguard.model.result import Effect, RunInfo
 from perfguard.model.revision import Revision
 from perfguard.model.scenario import Strategy
-from perfguard.model.study import CellResult, StudyResult, StudySpec, StudyTarget, StudyTrial, Threshold
+from perfguard.model.study import CellResult, StudyMeasured, StudyResult, StudySpec, StudyTarget, StudyTrial, Threshold
 from perfguard.model.trial import Untestable
 from perfguard.store import RunStore
 from perfguard.workflows.replay import read_run
@@ -139,7 +139,8 @@ def _measure(
 def _run(arms: Arms, plan: PlannedTrial, start: int) -> StudyTrial:
     started_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
     clock = time.monotonic()
-    measured = untestable = None
+    measured: StudyMeasured | None = None
+    untestable: Untestable | None = None
     try:
         measured = arms.measure(plan.strategy, plan.cell)
     except UntestableError as error:
@@ -243,7 +244,7 @@ def judge_study(
 
 
 def _run_info(store: RunStore, facts: _Facts, spec: StudySpec, trials: tuple[StudyTrial, ...]) -> RunInfo:
-    pinned = (("threads", "one computing thread a process, each pinned to one core"),)
+    pinned: tuple[tuple[str, str], ...] = (("threads", "one computing thread a process, each pinned to one core"),)
     return RunInfo(
         command=str(facts.request.get("command", "")),
         run_dir=str(store.run_dir),
@@ -255,7 +256,10 @@ def _run_info(store: RunStore, facts: _Facts, spec: StudySpec, trials: tuple[Stu
         started_at=trials[0].started_at if trials else "",
         wall_s=sum(trial.wall_s for trial in trials) + store.note(_STARTING_S, 0.0),
         seed=facts.seed,
-        environment=(*map(tuple, store.note(_MACHINE, [])), *(pinned if spec.target is StudyTarget.TRANSPORT else ())),
+        environment=(
+            *((str(name), str(value)) for name, value in store.note(_MACHINE, [])),
+            *(pinned if spec.target is StudyTarget.TRANSPORT else ()),
+        ),
         stand_ins=tuple(store.note(_STAND_INS, [])),
         lost_samples=0,
         kept_samples=0,
