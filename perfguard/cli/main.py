@@ -31,6 +31,8 @@ from perfguard.cli import (
     run,
     scenarios,
     site,
+    study,
+    tune,
 )
 from perfguard.model.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, PerfguardError
 
@@ -54,6 +56,8 @@ app = typer.Typer(
 app.command("bisect")(bisect.bisect_command)
 app.command("compare")(compare.compare_command)
 app.command("run")(run.run_command)
+app.command("study")(study.study_command)
+app.command("tune")(tune.tune_command)
 app.command("record")(record.record_command)
 app.command("analyze")(analyze.analyze_command)
 app.command("diff")(diff.diff_command)

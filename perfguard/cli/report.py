@@ -44,6 +44,13 @@ def report_command(
     if run_dir is None:
         raise UsageError("nothing to report", hint="name a run's folder, or give --index DIR")
 
+    from perfguard.workflows.study import is_study
+
+    if is_study(run_dir):
+        if junit is not None or sarif is not None:
+            raise UsageError("a study has no verdict", hint="leave out --junit and --sarif")
+        return _study(run_dir, output, markdown=markdown, as_json=as_json, quiet=quiet)
+
     from perfguard.cli.faces import write_faces
     from perfguard.cli.output import REPORT, print_outcome, write_result
     from perfguard.cli.progress import make_progress
@@ -58,6 +65,23 @@ def report_command(
     document = write_result(result, page, beside=output is None)
     write_faces(result, page, faces)
     print_outcome(result, page, document if as_json else None)
+    return EXIT_OK
+
+
+def _study(run_dir: Path, output: Path | None, *, markdown: Path | None, as_json: bool, quiet: bool) -> int:
+    from perfguard.cli.progress import make_progress
+    from perfguard.cli.study import show_study
+    from perfguard.report.study_page import write_study
+    from perfguard.workflows.study import read_study
+
+    progress = make_progress(Console(stderr=True), quiet=quiet)
+    try:
+        result = read_study(run_dir, progress)
+    finally:
+        progress.close()
+    if output is not None:
+        write_study(result, output)
+    show_study(result, run_dir.resolve(), markdown=markdown, as_json=as_json)
     return EXIT_OK
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from perfguard.model.result import RevisionSummary
+    from perfguard.model.study import StudyResult
 
 ENTRY = "index-entry.json"
 
@@ -64,8 +65,30 @@ def write_entry(result: AnyResult, report: Path) -> Path:
     Raises:
         PerfguardError: the file cannot be written there.
     """
-    entry = msgspec.json.format(msgspec.json.encode(entry_of(result, report.name)), indent=2).decode()
-    return write_document(entry + "\n", report.with_name(ENTRY))
+    return _write(entry_of(result, report.name), report)
+
+
+def write_study_entry(result: StudyResult, report: Path) -> Path:
+    """Write the entry of a study beside its report; gives where.
+
+    Raises:
+        PerfguardError: the file cannot be written there.
+    """
+    shown = clean(result, home=str(Path.home()))
+    entry = IndexEntry(
+        path=report.name,
+        kind="study",
+        run=shown.run,
+        verdict=None,
+        sentence=shown.sentence,
+        revision=shown.revision.label,
+    )
+    return _write(entry, report)
+
+
+def _write(entry: IndexEntry, report: Path) -> Path:
+    text = msgspec.json.format(msgspec.json.encode(entry), indent=2).decode()
+    return write_document(text + "\n", report.with_name(ENTRY))
 
 
 def read_entries(folder: Path, index_dir: Path) -> tuple[tuple[IndexEntry, ...], tuple[Path, ...]]:

@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from perfguard.model.errors import PerfguardError, UsageError
+from perfguard.model.study import StudyTrial
 from perfguard.model.trial import Completed, Samples, Trial, Untestable
 
 STORE_VERSION = 2
@@ -40,6 +41,8 @@ CREATE TABLE trials (
     outcome TEXT NOT NULL
 );
 """
+# Made where a study needs it: other runs have none.
+_STUDY_TABLE = "CREATE TABLE IF NOT EXISTS study_trials (number INTEGER PRIMARY KEY, trial TEXT NOT NULL)"
 
 
 class RunStore:
@@ -143,6 +146,39 @@ class RunStore:
         with _clear_errors(self.run_dir):
             rows = self._connection.execute("SELECT * FROM trials ORDER BY number").fetchall()
         return tuple(_trial(row) for row in rows)
+
+    def add_study_trial(self, trial: StudyTrial) -> None:
+        """Keep a trial of a study that has ended.
+
+        Raises:
+            PerfguardError: the disk is full, or the database cannot be written.
+        """
+        with _clear_errors(self.run_dir), self._connection:
+            self._connection.execute(_STUDY_TABLE)
+            row = (trial.number, msgspec.json.encode(trial).decode())
+            self._connection.execute("INSERT INTO study_trials VALUES (?, ?)", row)
+
+    def study_trials(self) -> tuple[StudyTrial, ...]:
+        """Return every trial of a study in the order it ran."""
+        with _clear_errors(self.run_dir):
+            self._connection.execute(_STUDY_TABLE)
+            rows = self._connection.execute("SELECT trial FROM study_trials ORDER BY number").fetchall()
+        return tuple(msgspec.json.decode(text, type=StudyTrial) for (text,) in rows)
+
+    def put_note(self, name: str, value: Any) -> None:
+        """Keep `value` (anything JSON can hold) under `name`, in place of what was there.
+
+        Raises:
+            PerfguardError: the disk is full, or the database cannot be written.
+        """
+        row = (f"note:{name}", msgspec.json.encode(value).decode())
+        with _clear_errors(self.run_dir), self._connection:
+            self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", row)
+
+    def note(self, name: str, default: Any) -> Any:
+        """Return what `put_note` kept under `name`, or `default`."""
+        text = self._meta(f"note:{name}")
+        return msgspec.json.decode(text) if text else default
 
     def put_artifact(self, data: bytes) -> str:
         """Keep raw bytes (compressed) and return their key, the SHA-256 of `data`."""

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import socket
+import statistics
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -107,9 +108,9 @@ class LockstepResult:
 class ArrivalResult:
     """Requests at Poisson arrivals.
 
-    `latencies_ms` count from the intended send time until the last rank has its inputs; one entry for each request
-    that was not cancelled in time. `mismatched` are the requests that some rank got other content of than the revision
-    itself makes of it; none where that was not checked.
+    `latencies_ms` count from the intended send time until the last rank has its inputs and has read them once; one
+    entry for each request that was not cancelled in time. `mismatched` are the requests that some rank got other
+    content of than the revision itself makes of it; none where that was not checked.
     """
 
     payload_bytes: int
@@ -118,6 +119,25 @@ class ArrivalResult:
     cpu_ms_per_request: tuple[float, ...]
     worst_send_lag_ms: float
     mismatched: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BurstResult:
+    """Requests that are all sent at once, several times.
+
+    `ready_ms` has shape `(bursts, requests)`: from the beginning of the burst until the last rank has read the
+    request's inputs once. The limits are as in `LockstepResult`.
+    """
+
+    payload_bytes: int
+    memcpy_ms: float
+    sha256_ms: float
+    ready_ms: tuple[tuple[float, ...], ...]
+
+    @property
+    def ms_per_request(self) -> float:
+        """The time until all are ready, shared out among the requests; the median burst."""
+        return statistics.median(max(burst) / len(burst) for burst in self.ready_ms)
 
 
 class RunningTransport:
@@ -204,6 +224,24 @@ class RunningTransport:
             cpu_ms_per_request=tuple(1e3 * rank["cpu_s"] / requests for rank in answer["ranks"]),
             worst_send_lag_ms=answer["worst_send_lag_ms"],
             mismatched=tuple(answer.get("mismatched", ())),
+        )
+
+    def run_bursts(
+        self, case: TransportCase, *, requests: int, bursts: int, seed: int = 1, limit_s: float = 120.0
+    ) -> BurstResult:
+        """Send `requests` requests at once and wait until the ranks have them all, `bursts` times.
+
+        Raises:
+            UntestableError: a rank failed, with its error, or nothing came within `limit_s` seconds.
+        """
+        answer = self._order(
+            case, requests=requests, bursts=bursts, rate_rps=0, seed=seed, check=False, limit_s=limit_s
+        )
+        return BurstResult(
+            payload_bytes=answer["payload_bytes"],
+            memcpy_ms=answer["memcpy_ms"],
+            sha256_ms=answer["sha256_ms"],
+            ready_ms=tuple(map(tuple, answer["ready_ms"])),
         )
 
     def _order(self, case: TransportCase, *, limit_s: float, **order: object) -> dict[str, Any]:

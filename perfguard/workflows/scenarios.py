@@ -83,7 +83,7 @@ def read_scenario(path: Path) -> Scenario:
     if isinstance(arrival, dict) and isinstance(arrival.get("trace_file"), str):
         # Beside the scenario that names it, wherever perfguard is started from.
         arrival["trace_file"] = str(path.resolve().parent / arrival["trace_file"])
-    _refuse_unknown(document, Scenario, path, "")
+    refuse_unknown(document, Scenario, path, "")
     try:
         scenario = msgspec.convert(document, Scenario)
     except msgspec.ValidationError as error:
@@ -199,8 +199,12 @@ def _check_command(scenario: Scenario, where: str) -> None:
         raise UsageError(f"{where}: target.command.source_root must lie in the revision's tree")
 
 
-def _refuse_unknown(document: Any, kind: Any, path: Path, inside: str) -> None:
-    """Name the first field of `document` that the dataclass `kind` does not have."""
+def refuse_unknown(document: Any, kind: Any, path: Path, inside: str) -> None:
+    """Name the first field of `document` that the dataclass `kind` does not have.
+
+    Raises:
+        UsageError: there is one, or `document` is no table.
+    """
     if not isinstance(document, dict):
         raise UsageError(f"{path}: {inside or 'the file'} must be a table")
     hints = typing.get_type_hints(kind)
@@ -214,4 +218,4 @@ def _refuse_unknown(document: Any, kind: Any, path: Path, inside: str) -> None:
             )
         nested = [part for part in (known[name], *typing.get_args(known[name])) if dataclasses.is_dataclass(part)]
         if nested:
-            _refuse_unknown(value, nested[0], path, f"{inside}{name}.")
+            refuse_unknown(value, nested[0], path, f"{inside}{name}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,8 +69,10 @@ def open_named(request: RunRequest, refs: Sequence[str], progress: Progress) -> 
     return named_releases(request.package, refs, cache_dir=cache_dir(), progress=progress)
 
 
-def open_store(request: RunRequest, verb: str, revisions: tuple[Revision, ...]) -> RunStore:
-    """Make the run's folder, or open the one that is continued.
+def open_store(
+    request: RunRequest, verb: str, revisions: tuple[Revision, ...], more: Mapping[str, Any] | None = None
+) -> RunStore:
+    """Make the run's folder, or open the one that is continued; `more` are settings of the verb's own.
 
     Raises:
         UsageError: the folder holds another run than the one that was asked for.
@@ -80,6 +82,7 @@ def open_store(request: RunRequest, verb: str, revisions: tuple[Revision, ...]) 
         "revisions": [revision.commit for revision in revisions],
         "scenario": msgspec.to_builtins(request.scenario),
         "seed": request.seed,
+        **(more or {}),
     }
     if not request.resume:
         return RunStore.create(request.run_dir, {**settings, "request": kept_request(request)})

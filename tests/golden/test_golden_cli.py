@@ -20,8 +20,8 @@ from perfguard.store import RunStore
 from perfguard.workflows.scenarios import load_scenario
 
 VERBS = (
-    "bisect", "compare", "run", "record", "analyze", "report", "load", "log", "nightly", "accept", "history",
-    "site", "publish", "scenarios", "doctor", "env",
+    "bisect", "compare", "run", "study", "tune", "record", "analyze", "report", "load", "log", "nightly",
+    "accept", "history", "site", "publish", "scenarios", "doctor", "env",
 )  # fmt: skip
 
 

@@ -5,6 +5,8 @@ Run with the managed environment's Python as `client.py SPECIFICATION` (JSON: `d
 
     {"case": {"kind": "image", ...}, "requests": 9, "rate_rps": null, "check": false, "seed": 1, "cancel_frac": 0.0}
     {"ranks": [...], "send_ms": [...], "payload_bytes": 1, "memcpy_ms": 1.0, "sha256_ms": 1.0}   or   {"error": "..."}
+
+`rate_rps` null sends in lockstep; with `bursts` in its place, that many times `requests` requests are sent at once.
 """
 
 import hashlib
@@ -93,11 +95,10 @@ class Client:
     def run(self, order):
         begin = order["seed"]
         inputs = [media_requests.make_inputs(order["case"], begin + n) for n in range(DISTINCT_INPUTS)]
+        if order.get("bursts"):
+            return {**self.send_bursts(order, inputs), **limits(inputs[0])}
         fates = draw_fates(order)
-        messages = fates.count(SENT) + 2 * fates.count(ABORTED)
-        for orders in self.orders:
-            told = {name: order[name] for name in ("requests", "rate_rps", "check")} | {"messages": messages}
-            self.send(orders, json.dumps(told).encode())
+        self.tell_ranks(order, messages=fates.count(SENT) + 2 * fates.count(ABORTED))
         if order["rate_rps"] is None:
             result = self.send_in_lockstep(order, inputs)
         else:
@@ -114,6 +115,24 @@ class Client:
                 }
             )
         return {**result, "ranks": answers, **limits(inputs[0])}
+
+    def tell_ranks(self, order, *, messages):
+        told = {name: order[name] for name in ("requests", "rate_rps", "check")} | {"messages": messages}
+        for orders in self.orders:
+            self.send(orders, json.dumps(told).encode())
+
+    def send_bursts(self, order, inputs):
+        """Send all requests of a burst at once; when each was ready on its last rank, in milliseconds since then."""
+        ready_ms = []
+        for _ in range(order["bursts"]):
+            requests = [self.request(inputs, number) for number in reversed(range(order["requests"]))]
+            self.tell_ranks(order, messages=order["requests"])
+            begin = time.monotonic()
+            while requests:
+                self.send(self.requests, pickle.dumps(requests.pop(), 5))
+            done = [self.answer()["done"] for _ in range(self.ranks)]
+            ready_ms.append([1e3 * (max(rank[request] for rank in done) - begin) for request in done[0]])
+        return {"ready_ms": ready_ms}
 
     def send_in_lockstep(self, order, inputs):
         """Send the next request when rank 0 is done with the last; the milliseconds that each sending took."""

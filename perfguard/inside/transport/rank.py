@@ -123,7 +123,7 @@ class RankLoop:
         return {"columns": columns, "fingerprints": fingerprints}
 
     def arrivals(self, order):
-        """Take requests as a server does, as many as have come; when each was ready on this rank, by the monotonic clock.
+        """Take requests as a server does, as many as have come; when each was read on this rank, by the monotonic clock.
 
         One whose cancelling came with it is dropped as it is; one whose cancelling comes later was built in vain.
         """
@@ -148,6 +148,7 @@ class RankLoop:
                 if request.rid in cancelled:
                     continue
                 inputs = self.materialise(request.mm_inputs)
+                self.use(inputs)
                 done[request.rid] = time.monotonic()
                 if order["check"]:
                     fingerprints[request.rid] = media_requests.fingerprint(inputs)

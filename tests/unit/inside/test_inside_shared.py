@@ -25,7 +25,15 @@ def records():
 
 @pytest.fixture
 def producer(records):
-    yield (made := shared.Producer(2, lambda **fields: records.append(fields)))
+    """One without an arena: every value is a segment of its own, as where the arena has no room."""
+    yield (made := shared.Producer(2, lambda **fields: records.append(fields), arena_bytes=0))
+    assert segments(made) == []
+
+
+@pytest.fixture
+def with_arena(records):
+    made = shared.Producer(2, lambda **fields: records.append(fields), arena_bytes=1 << 20)
+    yield made
     assert segments(made) == []
 
 
@@ -145,9 +153,11 @@ def test_a_process_that_is_no_rank_says_so(producer, value, monkeypatch):
 def test_the_reaper_removes_what_a_killed_producer_left(tmp_path):
     reaper = Path(shared.__file__).parents[1] / "reaper.py"
     made = shared.Producer(
-        2, lambda **fields: (tmp_path / "1.jsonl").write_text(f'{{"shm_prefix": "{fields["shm_prefix"]}"}}\n')
+        2,
+        lambda **fields: (tmp_path / "1.jsonl").write_text(f'{{"shm_prefix": "{fields["shm_prefix"]}"}}\n'),
+        arena_bytes=0,
     )
-    other = shared.Producer(2, lambda **_: None)
+    other = shared.Producer(2, lambda **_: None, arena_bytes=0)
     descriptors = [made.publish({"a": torch.zeros(9000)}) for _ in range(3)]
     kept = other.publish({"a": torch.zeros(9000)})
     (tmp_path / "2.jsonl").write_text('{"shm_prefix": "perfguard-"}\n')
@@ -157,3 +167,92 @@ def test_the_reaper_removes_what_a_killed_producer_left(tmp_path):
     assert segments(made) == []
     assert len(segments(other)) == 1
     kept.attach(0), kept.attach(1)
+
+
+def test_the_arena_holds_value_after_value_in_the_same_place(with_arena, value):
+    places = set()
+    for number in range(50):
+        value["feature"] += 1
+        descriptor = with_arena.publish(value)
+        places.add(descriptor.place[0])
+        left, right = descriptor.attach(0), sent_and_received(descriptor).attach(1)
+        assert equal(left, value), number
+        assert equal(right, value), number
+        del left, right
+    assert len(places) == 1
+    assert with_arena.arena.held_bytes() == 0
+
+
+def test_a_place_in_the_arena_is_kept_while_one_tensor_of_one_rank_lives(with_arena, value):
+    descriptor = with_arena.publish(value)
+    kept = descriptor.attach(0)["feature"]
+    descriptor.attach(1)
+    changed = {**value, "feature": value["feature"] * 2}
+    other = with_arena.publish(changed)
+    assert other.place[0] != descriptor.place[0]
+    assert equal(other.attach(0), other.attach(1))
+    assert torch.equal(kept, value["feature"])
+    view = kept[10:20].view(2, 5)
+    del kept
+    assert with_arena.publish(value).place[0] == other.place[0]
+    assert torch.equal(view, value["feature"][10:20].view(2, 5))
+
+
+def test_what_a_rank_wrote_into_the_arena_is_seen_by_nobody_else_and_only_once(with_arena, value):
+    descriptor = with_arena.publish(value)
+    one, two = descriptor.attach(0), descriptor.attach(1)
+    one["feature"].fill_(7)
+    assert torch.equal(two["feature"], value["feature"])
+    del one, two
+    again = with_arena.publish(value)
+    assert again.place[0] == descriptor.place[0]
+    assert equal(again.attach(0), value)
+    assert equal(again.attach(1), value)
+
+
+def test_a_full_arena_is_followed_by_segments(with_arena, value):
+    descriptors = [with_arena.publish(value) for _ in range(8)]
+    in_arena = [descriptor for descriptor in descriptors if descriptor.place is not None]
+    assert 0 < len(in_arena) < 8
+    for descriptor in descriptors:
+        assert equal(descriptor.attach(0), value)
+        assert equal(descriptor.attach(1), value)
+    assert with_arena.publish(value).place is not None
+    assert with_arena.fallbacks == 0
+
+
+def test_a_value_of_the_arena_is_taken_once_by_a_rank_and_never_after_all_gave_it_back(with_arena, value):
+    descriptor = with_arena.publish(value)
+    kept = descriptor.attach(0)
+    with pytest.raises(RuntimeError, match=r"cannot be opened by rank 0: taken before"):
+        descriptor.attach(0)
+    descriptor.attach(1)
+    del kept
+    newer = with_arena.publish(value)
+    with pytest.raises(RuntimeError, match=r"cannot be opened by rank 1: given back by all ranks"):
+        descriptor.attach(1)
+    assert equal(newer.attach(0), newer.attach(1))
+
+
+def test_a_file_system_without_room_is_no_arena_and_then_pickling(value, records, monkeypatch):
+    def fallocate(descriptor, offset, size):
+        if offset > 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", fallocate)
+    monkeypatch.setattr(os, "pwrite", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
+    made = shared.Producer(2, lambda **fields: records.append(fields), arena_bytes=1 << 20)
+    assert made.publish(value) is None
+    assert made.fallbacks == 1
+    (SHM / f"{made._prefix}arena").unlink()
+
+
+def test_the_arena_leaves_no_descriptors_behind(with_arena, value):
+    descriptor = with_arena.publish(value)
+    descriptor.attach(0), descriptor.attach(1)
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - counted, never opened
+    for _ in range(300):
+        descriptor = with_arena.publish(value)
+        assert equal(descriptor.attach(0), descriptor.attach(1))
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    assert segments(with_arena) == []

@@ -1,0 +1,97 @@
+"""The heat map of a study: who is fastest in every cell of one rank count."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from matplotlib.patches import Rectangle
+
+from perfguard.report import words
+from perfguard.report.drawing import CLASS, Chart, drawing, new_figure, write_svg
+from perfguard.report.study_rows import margin, size, tell_margin, tell_winner
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from perfguard.model.study import CellResult, StudyResult
+
+_ROW_IN = 0.62
+_TINT = 0.28
+_TIE_HATCH = "//"
+_LABEL_LIMIT = 24
+_FEWEST_FOR_A_TIE = 2
+
+
+def winner_chart(result: StudyResult, ranks: int) -> Chart | None:
+    """Draw media (small to large, upwards) by concurrency; a cell names the fastest strategy and by how much.
+
+    Ties are hatched and say so: colour is not needed to read it. None where nothing was measured.
+    """
+    cells = {(each.cell.media, each.cell.concurrency): each for each in result.cells if each.cell.ranks == ranks}
+    if not cells:
+        return None
+    spec = result.spec
+    media = sorted(spec.media, key=lambda medium: (medium.payload_bytes, medium.name))
+    concurrency = sorted(spec.concurrency)
+    looks = {strategy: f"{CLASS}arm-{place}" for place, strategy in enumerate(spec.strategies)}
+    with drawing():
+        figure, axes = new_figure(height_in=1.0 + _ROW_IN * len(media))
+        axes.grid(visible=False)
+        axes.margins(0)
+        for row, medium in enumerate(media):
+            for column, requests in enumerate(concurrency):
+                cell = cells.get((medium.name, requests))
+                if cell is not None and cell.leaders:
+                    axes.add_patch(
+                        Rectangle(
+                            (column - 0.5, row - 0.5), 1, 1, facecolor="black", alpha=_TINT, linewidth=0,
+                            gid=looks[cell.leaders[0]],
+                        )
+                    )  # fmt: skip
+                    _write(axes, column, row, cell)
+                else:
+                    axes.text(column, row, "not measured", ha="center", va="center", fontsize=9.0)
+        axes.set_xlim(-0.5, len(concurrency) - 0.5)
+        axes.set_ylim(-0.5, len(media) - 0.5)
+        axes.set_xticks(range(len(concurrency)), [str(each) for each in concurrency])
+        axes.set_yticks(
+            range(len(media)),
+            [f"{words.one_line(each.name, _LABEL_LIMIT)}\n{size(each.payload_bytes)}" for each in media],
+        )
+        axes.tick_params(length=0)
+        axes.set_xlabel("requests at once" if spec.target.value == "sglang-transport" else "clients of a closed loop")
+        title = f"Fastest strategy on {ranks} ranks"
+        svg = write_svg(
+            figure,
+            name=f"winner-{ranks}",
+            description=f"{title}, by size and concurrency. The numbers follow as a table.",
+        )
+    table = tuple(
+        (medium.name, str(requests), *_cells(cells.get((medium.name, requests))))
+        for medium in media
+        for requests in concurrency
+    )
+    columns = ("media", "concurrency", "fastest", "ms per request", "next takes longer by")
+    return Chart(name=f"winner-{ranks}", title=title, svg=svg, columns=columns, table=table)
+
+
+def _write(axes: Axes, column: int, row: int, cell: CellResult) -> None:
+    is_tie = len(cell.leaders) >= _FEWEST_FOR_A_TIE
+    if is_tie:
+        frame = Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, linewidth=0, hatch=_TIE_HATCH, alpha=0.15)
+        axes.add_patch(frame)
+    effect = margin(cell)
+    first = f"= {len(cell.leaders)} tie" if is_tie else cell.leaders[0].value
+    best = f"{words.number(cell.arms[0].mean_ms)} ms"
+    if is_tie:
+        second = ", ".join(each.value for each in cell.leaders)
+    else:
+        second = f"{best}, next {words.percent_change(effect.ratio)}" if effect is not None else best
+    axes.text(column, row + 0.17, first, ha="center", va="center", fontsize=10.0, fontweight="bold")
+    axes.text(column, row - 0.2, words.one_line(second, 34), ha="center", va="center", fontsize=8.5)
+
+
+def _cells(cell: CellResult | None) -> tuple[str, str, str]:
+    if cell is None or not cell.leaders:
+        return "not measured", "", ""
+    return tell_winner(cell), words.number(cell.arms[0].mean_ms), tell_margin(cell)
