@@ -18,6 +18,7 @@ from perfguard.cli.options import (
     Installer,
     InstallerOption,
     JsonOption,
+    KernelsOption,
     MaxTrialsOption,
     MinEffectOption,
     ModelOption,
@@ -49,6 +50,7 @@ def nightly_command(
     min_effect: MinEffectOption = None,
     confidence: ConfidenceOption = None,
     device: DeviceOption = None,
+    kernels: KernelsOption = None,
     model: ModelOption = None,
     tp: TpOption = None,
     port: PortOption = None,
@@ -71,6 +73,7 @@ def nightly_command(
         min_effect_percent=min_effect,
         confidence=confidence,
         device=device,
+        kernels=kernels,
         model=model,
         tensor_parallel_size=tp,
     )

@@ -15,6 +15,7 @@ from perfguard.cli.options import (
     InstallerOption,
     JsonOption,
     JunitOption,
+    KernelsOption,
     MarkdownOption,
     ModelOption,
     PackageOption,
@@ -67,6 +68,7 @@ def run_command(
     seed: SeedOption = 0,
     confidence: ConfidenceOption = None,
     device: DeviceOption = None,
+    kernels: KernelsOption = None,
     model: ModelOption = None,
     tp: TpOption = None,
     port: PortOption = None,
@@ -86,6 +88,7 @@ def run_command(
     changes = ScenarioChanges(
         confidence=confidence,
         device=device,
+        kernels=kernels,
         model=model,
         tensor_parallel_size=tp,
     )

@@ -33,6 +33,25 @@ CUDA_FLAGS = (
     "--disable-radix-cache",
     "--skip-server-warmup",
 )
+# With kernels of perfguard's: only the backends that need none of the compiled package. CUDA graphs and the overlap
+# scheduler stay on, as they are by default.
+CUDA_STAND_IN_FLAGS = (
+    "--attention-backend=triton",
+    "--mm-attention-backend=triton_attn",
+    "--sampling-backend=pytorch",
+    "--disable-custom-all-reduce",
+    "--grammar-backend=none",
+    # A tiny model would give nearly the whole card to its cache; several servers are up at once.
+    "--mem-fraction-static=0.5",
+    "--max-total-tokens=262144",
+)
+CUDA_STAND_IN_ENVIRONMENT = {
+    "SGLANG_SKIP_SGL_KERNEL_VERSION_CHECK": "1",
+    "TORCHDYNAMO_DISABLE": "1",
+    "GLOO_SOCKET_IFNAME": "lo",
+    # The stand-in's kernels compute, see `inside/stand_in/sgl_kernel`.
+    "PERFGUARD_STAND_IN_KERNELS": "plain",
+}
 CPU_ENVIRONMENT = {
     "SGLANG_USE_CPU_ENGINE": "1",
     # More threads than cores turn the sign of what is measured: one a rank.
@@ -74,9 +93,15 @@ def server_command(target: TargetSpec, *, python: Path, model_path: Path | str, 
         "--host=127.0.0.1",
         f"--port={port}",
         f"--tp-size={target.tensor_parallel_size}",
-        *(CPU_FLAGS if target.device is Device.CPU else CUDA_FLAGS),
+        *_device_flags(target),
         *target.extra_args,
     )
+
+
+def _device_flags(target: TargetSpec) -> tuple[str, ...]:
+    if target.device is Device.CPU:
+        return CPU_FLAGS
+    return (*CUDA_FLAGS, *(CUDA_STAND_IN_FLAGS if target.stands_in else ()))
 
 
 def server_environment(
@@ -97,14 +122,15 @@ def server_environment(
     the numbers of the cores to use. The server's processes put `strategy` in themselves, by the hook in `inside/`.
     """
     environment = user_environment()
-    import_path = [SITE, source_root]
+    import_path = [SITE, *([_INSIDE / "stand_in"] if target.stands_in else []), source_root]
     if target.device is Device.CPU:
-        import_path.insert(1, _INSIDE / "stand_in")
+        import_path.insert(-1, _INSIDE / "stand_in_cpu")
         environment |= CPU_ENVIRONMENT
         environment["SGLANG_CPU_OMP_THREADS_BIND"] = bind_ranks(target.tensor_parallel_size, cores)
     else:
         # How the cards talk to each other is the machine's affair (interfaces, NVLink features that must stay off).
         environment |= {name: value for name, value in os.environ.items() if name.startswith(_LINK_VARIABLES)}
+        environment |= CUDA_STAND_IN_ENVIRONMENT if target.stands_in else {}
     if target.model is None:
         environment |= TINY_MODEL_ENVIRONMENT
     return (
@@ -132,13 +158,13 @@ def resolve_model(target: TargetSpec, *, python: Path, model_path: Path | None, 
     """Return the model a server is to load: the scenario's, `model_path`, or the generated tiny model.
 
     Raises:
-        UsageError: a CUDA server without a model of its own.
+        UsageError: a server with the installed kernels and without a model of its own.
     """
     if target.model is not None:
         # The server does not run in the user's directory.
         local = Path(target.model)
         return local.resolve() if local.exists() else target.model
-    if target.device is Device.CUDA:
+    if not target.stands_in:
         raise UsageError("a server on cuda needs a real model", hint="name one with --model")
     return model_path or ensure_tiny_model(python, work_dir)
 

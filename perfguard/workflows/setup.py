@@ -17,7 +17,7 @@ from perfguard.load.schedule import build_phases
 from perfguard.model.errors import UsageError
 from perfguard.model.progress import Progress
 from perfguard.model.revision import Revision
-from perfguard.model.scenario import Device, Scenario, TargetKind
+from perfguard.model.scenario import Scenario, TargetKind
 from perfguard.revisions.environments import Environment, EnvironmentManager, existing_environment
 from perfguard.revisions.installers import InstallerName
 from perfguard.revisions.releases import named_releases, release_history
@@ -137,7 +137,7 @@ def model_path(scenario: Scenario, environment: Environment) -> Path | None:
         return None
     if scenario.target.model is not None:
         return Path(scenario.target.model).resolve()
-    if scenario.target.device is Device.CUDA:
+    if not scenario.target.stands_in:
         return None
     return ensure_tiny_model(environment.python, cache_dir())
 

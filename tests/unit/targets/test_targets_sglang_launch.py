@@ -10,7 +10,7 @@ import pytest
 from perfguard.cli.run import StrategyChoice
 from perfguard.inside import strategies
 from perfguard.model.errors import PerfguardError, UntestableError, UsageError
-from perfguard.model.scenario import Device, Strategy, TargetKind, TargetSpec, VisionTower
+from perfguard.model.scenario import Device, Kernels, Strategy, TargetKind, TargetSpec, VisionTower
 from perfguard.targets import sglang_launch
 
 PYTHON = Path("/env/bin/python")
@@ -93,6 +93,20 @@ def test_cuda_gets_no_stand_in_and_no_cpu_setting():
     assert not set(sglang_launch.CPU_ENVIRONMENT) & set(variables)
 
 
+def test_cuda_with_stand_ins_gets_kernels_that_compute_and_the_tiny_model(tmp_path):
+    target = spec(device=Device.CUDA, kernels=Kernels.STAND_IN)
+    command = sglang_launch.server_command(target, python=PYTHON, model_path="/m", port=1)
+    assert {"--device=cuda", "--attention-backend=triton", "--load-format=dummy"} < set(command)
+    assert not {"--disable-cuda-graph", "--disable-overlap-schedule"} & set(command)
+    variables = environment(target)
+    hook, stand_in, tree = variables["PYTHONPATH"].split(os.pathsep)
+    assert (Path(hook).name, Path(stand_in).name, tree) == ("site", "stand_in", "/tree")
+    assert variables["PERFGUARD_STAND_IN_KERNELS"] == "plain"
+    assert "SGLANG_USE_CPU_ENGINE" not in variables
+    resolved = sglang_launch.resolve_model(target, python=PYTHON, model_path=Path("/given"), work_dir=tmp_path)
+    assert resolved == Path("/given")
+
+
 def test_the_import_path_is_perfguards_and_the_trees_alone(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "/home/me/hacks")
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
@@ -100,9 +114,10 @@ def test_the_import_path_is_perfguards_and_the_trees_alone(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "64")
     monkeypatch.setenv("HOME", "/home/me")
     variables = environment(spec())
-    hook, stand_in, tree = variables["PYTHONPATH"].split(os.pathsep)
+    hook, stand_in, layers, tree = variables["PYTHONPATH"].split(os.pathsep)
     assert Path(hook, "sitecustomize.py").is_file()
     assert Path(stand_in, "sgl_kernel", "__init__.py").is_file()
+    assert Path(layers, "vllm", "__init__.py").is_file()
     assert tree == "/tree"
     assert not {"PYTHONDONTWRITEBYTECODE", "SGLANG_SOMETHING"} & set(variables)
     assert variables["OMP_NUM_THREADS"] == "1"
