@@ -8,6 +8,7 @@ import typer
 
 from perfguard.cli.options import (
     DEFAULT_SCENARIO,
+    BundleOption,
     ConfidenceOption,
     DeviceOption,
     Installer,
@@ -42,6 +43,7 @@ def compare_command(
     candidate: Annotated[str, typer.Argument(help="The revision to judge against it.")],
     repo: RepoOption = None,
     package: PackageOption = "sglang",
+    bundle: BundleOption = None,
     scenario: ScenarioOption = DEFAULT_SCENARIO,
     run_dir: RunDirOption = None,
     resume: ResumeOption = False,
@@ -86,6 +88,7 @@ def compare_command(
         seed=seed,
         port=port,
         installer=installer.value,
+        bundle=bundle,
     )
     faces = Faces(markdown=markdown, junit=junit, sarif=sarif)
     with Output(request, as_json=as_json, quiet=quiet, faces=faces) as output:

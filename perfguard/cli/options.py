@@ -23,6 +23,10 @@ RepoOption = Annotated[
         "--repo", help="A clone's path or a URL: revisions are commits. Left out, they are releases of --package."
     ),
 ]
+BundleOption = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="A bundle: its revisions, packages and model are used, and nothing downloaded."),
+]
 PackageOption = Annotated[str, typer.Option(help="The package whose releases are compared when there is no --repo.")]
 RunDirOption = Annotated[Path | None, typer.Option(help="Where the run is kept. Default: ./perfguard-runs/NAME-TIME.")]
 ResumeOption = Annotated[

@@ -9,6 +9,7 @@ import typer
 
 from perfguard.cli.options import (
     DEFAULT_SCENARIO,
+    BundleOption,
     ConfidenceOption,
     DeviceOption,
     Installer,
@@ -58,6 +59,7 @@ def run_command(
     revisions: Annotated[list[str], typer.Argument(help="Versions, or with --repo anything git names.")],
     repo: RepoOption = None,
     package: PackageOption = "sglang",
+    bundle: BundleOption = None,
     scenario: ScenarioOption = DEFAULT_SCENARIO,
     repeats: Annotated[int, typer.Option(min=1, help="Trials of each revision.")] = 1,
     strategy: Annotated[
@@ -102,6 +104,7 @@ def run_command(
         seed=seed,
         port=port,
         installer=installer.value,
+        bundle=bundle,
     )
     faces = Faces(markdown=markdown, junit=junit, sarif=sarif)
     with Output(request, as_json=as_json, quiet=quiet, faces=faces) as output:

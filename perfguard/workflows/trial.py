@@ -19,6 +19,7 @@ from perfguard.model.trial import (
     Profile,
     Samples,
 )
+from perfguard.revisions.bundles import Bundle
 from perfguard.revisions.environments import Environment
 from perfguard.revisions.repository import Repository
 from perfguard.samplers.cpu import CpuSampler
@@ -41,7 +42,7 @@ class Bench:
 
     scenario: Scenario
     schedules: PhasedSchedule
-    repository: Repository
+    repository: Repository | Bundle
     environment: Environment
     model_path: Path | None
     store: RunStore
