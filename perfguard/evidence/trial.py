@@ -66,6 +66,7 @@ class TrialEvidence:
 
     `cpu` and `requests` are of the measured load. `roles` has the profiled roles, `loads` all. `machine_working_frac`
     is the share of all cores that was busy with anything but polling, or None where a role that used CPU has no stacks.
+    `gpu_busy_frac` is how busy the graphics cards were, None where none was read.
     """
 
     cpu: CpuResult
@@ -73,6 +74,7 @@ class TrialEvidence:
     roles: Mapping[str, RoleEvidence]
     loads: Mapping[str, RoleLoad]
     machine_working_frac: float | None
+    gpu_busy_frac: float | None = None
 
     @property
     def costs(self) -> dict[str, StackCosts]:
@@ -118,6 +120,7 @@ def trial_evidence(
         roles=roles,
         loads={role: _role_load(role, samples.cpu, samples.load.succeeded, polling.get(role)) for role in names},
         machine_working_frac=_machine_working_frac(samples.cpu, polling),
+        gpu_busy_frac=samples.gpu.busy_frac if samples.gpu is not None else None,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from perfguard.model.gil_trial import RoleGil
+from perfguard.model.gpu import GpuResult
 
 ROLE_TOKENIZER = "tokenizer"
 ROLE_DETOKENIZER = "detokenizer"
@@ -183,6 +184,7 @@ class Samples:
 
     `load` and `cpu` are of the measured requests, without the stack sampler. `profiled_load` and `profiled_cpu`
     are of the requests that ran with it; they belong to `profiles` and to `gil`, and are None when profiling is off.
+    `gpu` is of the measured requests, None where the server uses no graphics card.
     """
 
     server: ServerReport
@@ -192,6 +194,7 @@ class Samples:
     profiled_cpu: CpuResult | None
     profiles: tuple[Profile, ...]
     gil: tuple[RoleGil, ...] = ()
+    gpu: GpuResult | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

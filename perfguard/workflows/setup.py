@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from perfguard.workflows.trial import Bench
 
 # The environment that is not managed: `python` is the interpreter that runs perfguard, `python:PATH` another one.
 OWN_PYTHON = "python"
+_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +169,18 @@ def machine() -> tuple[tuple[str, str], ...]:
         ("cores", str(len(os.sched_getaffinity(0)))),
         ("memory_gib", f"{memory:.1f}"),
         ("python", platform.python_version()),
+        ("transparent_huge_pages", huge_pages()),
     )
+
+
+def huge_pages() -> str:
+    """Return the kernel's setting of transparent huge pages, such as `madvise`: copying large tensors depends on it."""
+    try:
+        text = _HUGE_PAGES.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return "unknown"
+    chosen = re.search(r"\[(\w+)\]", text)
+    return chosen[1] if chosen else "unknown"
 
 
 def _cpu_model() -> str:

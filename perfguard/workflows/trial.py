@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from perfguard.load.client import generator_veto, run_load
 from perfguard.load.schedule import PhasedSchedule, Schedule
 from perfguard.model.errors import UntestableError
 from perfguard.model.gil_trial import RoleGil
+from perfguard.model.gpu import GpuResult
 from perfguard.model.progress import Progress
-from perfguard.model.scenario import Scenario
+from perfguard.model.scenario import Device, Scenario
 from perfguard.model.trial import (
     ROLE_OTHER,
     CpuResult,
@@ -24,6 +26,7 @@ from perfguard.revisions.environments import Environment
 from perfguard.revisions.repository import Repository
 from perfguard.samplers.cpu import CpuSampler
 from perfguard.samplers.gil import GilSampler
+from perfguard.samplers.gpu import GpuSampler
 from perfguard.samplers.pyspy import PySpySampler
 from perfguard.store import RunStore
 from perfguard.targets.running import RunningServer
@@ -62,7 +65,7 @@ def run_trial(bench: Bench, server: RunningServer, work_dir: Path, *, first: boo
     """
     load = bench.scenario.load
     _replay(server, bench, bench.schedules.warmup if first else bench.schedules.settling)
-    measured, cpu = _measured(server, bench, bench.schedules.measured)
+    measured, cpu, gpu = _measured(server, bench, bench.schedules.measured)
     profiled = _profiled(server, bench, work_dir) if profile and load.profiled_requests else _Profiled()
     server.drain(bench.scenario.target.drain_timeout_s)
     return Samples(
@@ -73,6 +76,7 @@ def run_trial(bench: Bench, server: RunningServer, work_dir: Path, *, first: boo
         profiled_cpu=profiled.cpu,
         profiles=profiled.profiles,
         gil=profiled.gil,
+        gpu=gpu,
     )
 
 
@@ -100,14 +104,20 @@ def _replay(server: RunningServer, bench: Bench, schedule: Schedule) -> LoadResu
     return result
 
 
-def _measured(server: RunningServer, bench: Bench, schedule: Schedule) -> tuple[LoadResult, CpuResult]:
-    sampler = CpuSampler([(process.pid, process.role) for process in server.processes()])
-    sampler.start()
-    result = _replay(server, bench, schedule)
-    cpu = sampler.stop()
+def _measured(
+    server: RunningServer, bench: Bench, schedule: Schedule
+) -> tuple[LoadResult, CpuResult, GpuResult | None]:
+    with GpuSampler() if bench.scenario.target.device is Device.CUDA else contextlib.nullcontext() as cards:
+        sampler = CpuSampler([(process.pid, process.role) for process in server.processes()])
+        if cards is not None:
+            cards.start()
+        sampler.start()
+        result = _replay(server, bench, schedule)
+        cpu = sampler.stop()
+        gpu = cards.stop() if cards is not None else None
     if (veto := generator_veto(result)) is not None:
         raise UntestableError(veto, log_tail=server.log_tail())
-    return result, cpu
+    return result, cpu, gpu
 
 
 def _profiled(server: RunningServer, bench: Bench, work_dir: Path) -> _Profiled:
