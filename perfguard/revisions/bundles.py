@@ -129,7 +129,7 @@ def _pack(contents: Contents, draft: Path, out: Path, progress: Progress) -> Bun
             for path in files
         ],
     }
-    parts = _split(draft, files, contents.split_bytes)
+    parts = split_into_parts(draft, files, contents.split_bytes)
     for place in parts:
         (place / bundle_install.MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         shutil.copyfile(_INSTALLER, place / "install.py")
@@ -181,7 +181,7 @@ def _zip_model(wheels: Sequence[Path], directory: Path, progress: Progress) -> s
     return "model/tiny-model.zip"
 
 
-def _split(draft: Path, files: Sequence[Path], split_bytes: int | None) -> tuple[Path, ...]:
+def split_into_parts(draft: Path, files: Sequence[Path], split_bytes: int | None) -> tuple[Path, ...]:
     """Move the files into as few parts as they fit in, whole; each part is a folder. Without a limit nothing moves."""
     if split_bytes is None:
         return (draft,)
