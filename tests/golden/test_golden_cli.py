@@ -21,7 +21,7 @@ from perfguard.workflows.scenarios import load_scenario
 
 VERBS = (
     "bisect", "compare", "run", "record", "analyze", "report", "load", "log", "nightly", "accept", "history",
-    "scenarios", "doctor", "env",
+    "scenarios", "doctor", "env", "bundle",
 )  # fmt: skip
 
 

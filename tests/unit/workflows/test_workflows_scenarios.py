@@ -16,7 +16,14 @@ from perfguard.workflows.setup import ensure_environment, model_path
 
 def test_the_scenarios_that_come_along():
     by_name = {scenario.name: scenario for scenario in list_scenarios()}
-    assert set(by_name) == {"mm-small-images", "mm-high-concurrency", "mm-large-images", "mm-open-loop", "text-only"}
+    assert set(by_name) == {
+        "mm-small-images",
+        "mm-small-images-cuda",
+        "mm-high-concurrency",
+        "mm-large-images",
+        "mm-open-loop",
+        "text-only",
+    }
     small, high = by_name["mm-small-images"], by_name["mm-high-concurrency"]
     assert (small.load.image.width_px, small.load.concurrency) == (112, 96)
     assert (high.load.image.width_px, high.load.image.height_px, high.load.requests) == (1120, 700, 512)
