@@ -3,7 +3,7 @@
 All arms' servers are started at once and stay up; all but the one under load are stopped (SIGSTOP). Each block runs
 every arm once, in random order, with the same requests, whose images repeat neither in the block nor between blocks:
 the server keeps image embeddings by content. The number of requests is chosen once, from the warm-ups: a trial takes
-about `--trial-s` seconds. Rows go to the file as they are made; `table` compares each arm with the first, by blocks.
+about `--trial-s` seconds. Rows go to the file as they are made; `table` compares the arms with one, block by block.
 
     python benchmarks/gpu/releases.py run --bundle DIR --out FILE.jsonl --width 112 --height 112 --concurrency 96
     python benchmarks/gpu/releases.py table FILE.jsonl ...
@@ -81,6 +81,7 @@ def main() -> None:
     measure.set_defaults(verb=run)
     show = verbs.add_parser("table")
     show.add_argument("files", type=Path, nargs="+")
+    show.add_argument("--baseline", default=next(iter(ARMS)), help="the arm that the others are compared with")
     show.set_defaults(verb=table)
     arguments = parser.parse_args()
     arguments.verb(arguments)
@@ -299,10 +300,10 @@ def value(row: dict[str, object], metric: str) -> float | None:
 
 
 def table(arguments: argparse.Namespace) -> None:
-    """Print each metric's mean by arm, and its ratio to the first arm with an interval; a file is one server start."""
+    """Print each metric's mean by arm, and its ratio to the baseline with an interval; a file is one server start."""
     starts = [[json.loads(line) for line in file.read_text().splitlines()] for file in arguments.files]
     rows = [row for start in starts for row in start]
-    baseline = next(iter(ARMS))
+    baseline = arguments.baseline
     arms = [name for name in ARMS if any(row["arm"] == name for row in rows)]
     print("| arm | trials |", " | ".join(METRICS), "|")
     print("|---|---|" + "---|" * len(METRICS))
@@ -315,7 +316,9 @@ def table(arguments: argparse.Namespace) -> None:
     print(f"\nRatio to {baseline}, with its {CONFIDENCE:.0%} interval\n")
     print("| arm |", " | ".join(METRICS), "|")
     print("|---|" + "---|" * len(METRICS))
-    for name in arms[1:]:
+    for name in arms:
+        if name == baseline:
+            continue
         print(f"| {name} |", " | ".join(ratio(starts, name, baseline, metric) for metric in METRICS), "|")
 
 

@@ -122,9 +122,9 @@ def server_environment(
     the numbers of the cores to use. The server's processes put `strategy` in themselves, by the hook in `inside/`.
     """
     environment = user_environment()
-    import_path = [SITE, *([_INSIDE / "stand_in"] if target.stands_in else []), source_root]
+    stand_ins = [_INSIDE / "stand_in", _INSIDE / "stand_in_layers"] if target.stands_in else []
+    import_path = [SITE, *stand_ins, source_root]
     if target.device is Device.CPU:
-        import_path.insert(-1, _INSIDE / "stand_in_cpu")
         environment |= CPU_ENVIRONMENT
         environment["SGLANG_CPU_OMP_THREADS_BIND"] = bind_ranks(target.tensor_parallel_size, cores)
     else:

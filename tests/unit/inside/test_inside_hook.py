@@ -26,7 +26,7 @@ def run(tmp_path):
             file = tmp_path / "fakes" / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(textwrap.dedent(text))
-        stand_ins = [INSIDE / "stand_in", INSIDE / "stand_in_cpu"] if stand_in else []
+        stand_ins = [INSIDE / "stand_in", INSIDE / "stand_in_layers"] if stand_in else []
         path = [INSIDE / "site", *stand_ins, tmp_path / "fakes"]
         done = subprocess.run(
             [sys.executable, "-c", textwrap.dedent(code)],

@@ -8,6 +8,7 @@ import sys
 import zipfile
 
 import pytest
+from packaging.requirements import Requirement
 
 from perfguard.model.errors import PerfguardError, UnknownRevisionError, UsageError
 from perfguard.model.progress import Silent
@@ -198,7 +199,7 @@ def test_perfguards_own_wheel_is_one_and_its_bytes_are_fixed(tmp_path):
     wheel = write_own_wheel(tmp_path / "a", version="1.2", scenarios=scenario_dir())
     again = write_own_wheel(tmp_path / "b", version="1.2", scenarios=scenario_dir())
     assert wheel.read_bytes() == again.read_bytes()
-    assert [str(each) for each in wheel_requirements(wheel)] == list(requirements())
+    assert list(wheel_requirements(wheel)) == [Requirement(each) for each in requirements()]
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     assert {"perfguard/cli/main.py", "perfguard/_scenarios/mm-small-images.toml"} <= names
@@ -207,8 +208,6 @@ def test_perfguards_own_wheel_is_one_and_its_bytes_are_fixed(tmp_path):
 
 
 def test_markers_are_judged_for_the_machine_and_not_for_this_one():
-    from packaging.requirements import Requirement  # noqa: PLC0415 - beside what it is about
-
     machine = Machine(python="3.12", platform="manylinux", provided=frozenset({"torch"}))
     machine.check()
     assert machine.needs(Requirement('new; python_version >= "3.12"'))
