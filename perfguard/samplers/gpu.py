@@ -1,7 +1,8 @@
 """Graphics cards over a load, by NVIDIA's management library (NVML): how busy, how full, how much power and traffic.
 
 NVML tells how busy a card was over the last sixth of a second or longer, so that ten readings a second lose nothing.
-Bytes over PCIe and NVLink come from counters, read at both ends: asking for a PCIe rate would block for 20 ms.
+Bytes over PCIe and NVLink come from counters: asking for a PCIe rate would block for 20 ms. They are read every time,
+since that of PCIe was seen to begin again after 2**32 bytes.
 
 Source: nvml.h, `nvmlUtilization_t`, `nvmlDeviceGetPcieThroughput`.
 """
@@ -31,6 +32,7 @@ _COUNTERS = {
     "nvlink_received": (139, 1024),
 }
 _ALL_LINKS = 0xFFFFFFFF
+_COUNTER_END = 2**32
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,7 +43,8 @@ class _Card:
     name: str
     handle: Any
     memory_total_bytes: int
-    counted_before: dict[str, int]
+    counted: dict[str, int]
+    traffic_bytes: dict[str, int] = field(default_factory=dict)
     busy: list[float] = field(default_factory=list)
     memory_used: list[int] = field(default_factory=list)
     power_w: list[float] = field(default_factory=list)
@@ -134,20 +137,29 @@ class GpuSampler:
             name=name.decode() if isinstance(name, bytes) else str(name),
             handle=handle,
             memory_total_bytes=int(self._nvml.nvmlDeviceGetMemoryInfo(handle).total),
-            counted_before=self._counted(handle),
+            counted=self._counted(handle),
         )
 
+    def _count(self, card: _Card) -> None:
+        """Add what the counters moved since they were read last."""
+        now = self._counted(card.handle)
+        for name in now.keys() & card.counted.keys():
+            moved = now[name] - card.counted[name]
+            moved_bytes = (moved if moved >= 0 else moved + _COUNTER_END) * _COUNTERS[name][1]
+            card.traffic_bytes[name] = card.traffic_bytes.get(name, 0) + moved_bytes
+        card.counted = now
+
     def _counted(self, handle: Any) -> dict[str, int]:
-        """Read the counters of bytes that the driver has for this card."""
+        """Read the counters that the driver has for this card."""
         found = {}
-        for name, (number, unit_bytes) in _COUNTERS.items():
+        for name, (number, _) in _COUNTERS.items():
             asked = (number, _ALL_LINKS) if name.startswith("nvlink") else number
             try:
                 value = self._nvml.nvmlDeviceGetFieldValues(handle, [asked])[0]
             except self._nvml.NVMLError:
                 continue
             if value.nvmlReturn == self._nvml.NVML_SUCCESS:
-                found[name] = int(value.value.ullVal) * unit_bytes
+                found[name] = int(value.value.ullVal)
         return found
 
     def _run(self) -> None:
@@ -162,6 +174,7 @@ class GpuSampler:
             except self._nvml.NVMLError as error:
                 self._unknown = f"card {card.index} cannot be read: {error}"
                 continue
+            self._count(card)
             try:
                 card.power_w.append(self._nvml.nvmlDeviceGetPowerUsage(card.handle) / _MILLIWATTS)
             except self._nvml.NVMLError:
@@ -176,12 +189,9 @@ class GpuSampler:
     def _load(self, card: _Card, duration_s: float) -> CardLoad | None:
         if not card.busy or not card.memory_used:
             return None
-        after = self._counted(card.handle)
 
         def rate(name: str) -> float | None:
-            if name not in after or name not in card.counted_before:
-                return None
-            return (after[name] - card.counted_before[name]) / duration_s
+            return card.traffic_bytes[name] / duration_s if name in card.traffic_bytes else None
 
         return CardLoad(
             index=card.index,

@@ -26,8 +26,9 @@ class Driver:
     NVMLError = MadeUpError
     NVML_SUCCESS = 0
 
-    def __init__(self, *, cards=2, without=()):
+    def __init__(self, *, cards=2, without=(), first=0):
         self.cards = cards
+        self.first = first
         self.without = set(without)
         self.open = 0
         self.counts = 0
@@ -67,7 +68,8 @@ class Driver:
         self._ask("counters")
         (asked,) = fields
         self.counts += 1
-        counted = 0 if self.counts <= 4 * self.cards else 1_000_000
+        # The counters move once, after the first look at all of them, and begin again where they end.
+        counted = self.first if self.counts <= 4 * self.cards else (self.first + 1_000_000) % 2**32
         supported = not isinstance(asked, tuple) or "links" not in self.without
         return [SimpleNamespace(nvmlReturn=0 if supported else 3, value=SimpleNamespace(ullVal=counted))]
 
@@ -93,8 +95,9 @@ def test_cards_are_read_over_the_load_and_the_driver_is_let_go():
     assert not [thread for thread in threading.enumerate() if thread.name == "perfguard-gpu"]
 
 
-def test_bytes_are_rates_over_the_whole_load():
-    result = watched(Driver())
+@pytest.mark.parametrize("first", [0, 2**32 - 10])
+def test_bytes_are_rates_over_the_whole_load_also_where_a_counter_begins_again(first):
+    result = watched(Driver(first=first))
     card = result.cards[0]
     assert card.pcie_sent_bytes_per_s == pytest.approx(1_000_000 / result.duration_s)
     assert card.nvlink_received_bytes_per_s == pytest.approx(1024 * 1_000_000 / result.duration_s)
