@@ -66,6 +66,9 @@ TINY_MODEL_FLAGS = ("--load-format=dummy",)
 TINY_MODEL_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 _LINK_VARIABLES = ("NCCL_", "TORCH_NCCL_", "TORCH_SYMM_MEM_", "NVSHMEM_")
 _REPORTED_PACKAGES = ("numpy", "torch", "torchvision", "transformers", "vllm", "sgl_kernel")
+# Written by `perfguard.revisions.bundle_install`.
+_MACHINE_SITES = "zz-perfguard-machine.pth"
+_ADDED_SITE = re.compile(r"addsitedir\('([^']+)'\)")
 # The package under test, as it is imported.
 PACKAGE = "sglang"
 
@@ -205,13 +208,20 @@ def ensure_tiny_model(python: Path, cache_dir: Path) -> Path:
 def installed_packages(python: Path, source_root: Path) -> tuple[tuple[str, str], ...]:
     """Return (name, version) of the packages that matter, read from file names: asking Python takes a second."""
     versions = {}
-    for metadata in sorted(python.parent.parent.glob("lib*/python3*/site-packages/*.dist-info")):
+    own = sorted(python.parent.parent.glob("lib*/python3*/site-packages/"))
+    # A bundle's environment sees the machine's packages behind its own.
+    seen = [Path(each) for place in own for each in _ADDED_SITE.findall(_text_of(place / _MACHINE_SITES))]
+    for metadata in (each for place in (*seen, *own) for each in sorted(place.glob("*.dist-info"))):
         name, _, version = metadata.name.removesuffix(".dist-info").partition("-")
         if name.lower() in _REPORTED_PACKAGES:
             versions[name.lower()] = version
     if (sglang := _source_version(source_root)) is not None:
         versions["sglang"] = sglang
     return tuple(sorted(versions.items()))
+
+
+def _text_of(file: Path) -> str:
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
 
 
 def _source_version(source_root: Path) -> str | None:

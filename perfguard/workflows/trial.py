@@ -107,7 +107,8 @@ def _replay(server: RunningServer, bench: Bench, schedule: Schedule) -> LoadResu
 def _measured(
     server: RunningServer, bench: Bench, schedule: Schedule
 ) -> tuple[LoadResult, CpuResult, GpuResult | None]:
-    with GpuSampler() if bench.scenario.target.device is Device.CUDA else contextlib.nullcontext() as cards:
+    cards = GpuSampler() if bench.scenario.target.device is Device.CUDA else None
+    with cards or contextlib.nullcontext():
         sampler = CpuSampler([(process.pid, process.role) for process in server.processes()])
         if cards is not None:
             cards.start()

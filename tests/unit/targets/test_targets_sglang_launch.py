@@ -183,6 +183,18 @@ def test_versions_are_read_from_names_and_files(tmp_path, line):
     )
 
 
+def test_versions_of_what_the_machine_provides_are_read_behind_the_environments_own(tmp_path):
+    own = tmp_path / "env" / "lib" / "python3.12" / "site-packages"
+    machine = tmp_path / "machine" / "site-packages"
+    for place in (own / "transformers-4.57.1", machine / "torch-2.11.0+cu130", machine / "transformers-5.0"):
+        place.with_name(f"{place.name}.dist-info").mkdir(parents=True)
+    (own / "zz-perfguard-machine.pth").write_text(f"import site; site.addsitedir({str(machine)!r})\n")
+    assert sglang_launch.installed_packages(tmp_path / "env" / "bin" / "python", tmp_path) == (
+        ("torch", "2.11.0+cu130"),
+        ("transformers", "4.57.1"),
+    )
+
+
 def test_the_strategy_goes_to_the_hook_and_the_users_own_does_not(monkeypatch):
     monkeypatch.setenv("PERFGUARD_STRATEGY", "broadcast")
     assert environment(spec())["PERFGUARD_STRATEGY"] == "as-committed"
