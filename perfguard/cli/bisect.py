@@ -14,6 +14,7 @@ from perfguard.cli.options import (
     InstallerOption,
     JsonOption,
     JunitOption,
+    KernelsOption,
     MarkdownOption,
     MaxTrialsOption,
     MinEffectOption,
@@ -61,6 +62,7 @@ def bisect_command(
     min_effect: MinEffectOption = None,
     confidence: ConfidenceOption = None,
     device: DeviceOption = None,
+    kernels: KernelsOption = None,
     model: ModelOption = None,
     tp: TpOption = None,
     port: PortOption = None,
@@ -82,6 +84,7 @@ def bisect_command(
         min_effect_percent=min_effect,
         confidence=confidence,
         device=device,
+        kernels=kernels,
         model=model,
         tensor_parallel_size=tp,
     )

@@ -8,12 +8,14 @@ import typer
 
 from perfguard.cli.options import (
     DEFAULT_SCENARIO,
+    BundleOption,
     ConfidenceOption,
     DeviceOption,
     Installer,
     InstallerOption,
     JsonOption,
     JunitOption,
+    KernelsOption,
     MarkdownOption,
     MaxTrialsOption,
     MinEffectOption,
@@ -41,6 +43,7 @@ def compare_command(
     candidate: Annotated[str, typer.Argument(help="The revision to judge against it.")],
     repo: RepoOption = None,
     package: PackageOption = "sglang",
+    bundle: BundleOption = None,
     scenario: ScenarioOption = DEFAULT_SCENARIO,
     run_dir: RunDirOption = None,
     resume: ResumeOption = False,
@@ -49,6 +52,7 @@ def compare_command(
     min_effect: MinEffectOption = None,
     confidence: ConfidenceOption = None,
     device: DeviceOption = None,
+    kernels: KernelsOption = None,
     model: ModelOption = None,
     tp: TpOption = None,
     port: PortOption = None,
@@ -70,6 +74,7 @@ def compare_command(
         min_effect_percent=min_effect,
         confidence=confidence,
         device=device,
+        kernels=kernels,
         model=model,
         tensor_parallel_size=tp,
     )
@@ -83,6 +88,7 @@ def compare_command(
         seed=seed,
         port=port,
         installer=installer.value,
+        bundle=bundle,
     )
     faces = Faces(markdown=markdown, junit=junit, sarif=sarif)
     with Output(request, as_json=as_json, quiet=quiet, faces=faces) as output:

@@ -16,6 +16,7 @@ from perfguard.cli import (
     accept,
     analyze,
     bisect,
+    bundle,
     calibrate,
     compare,
     diff,
@@ -73,6 +74,7 @@ app.command("site")(site.site_command)
 app.command("scenarios")(scenarios.scenarios_command)
 app.command("doctor")(doctor.doctor_command)
 app.add_typer(env.app, name="env")
+app.add_typer(bundle.app, name="bundle")
 
 
 def _print_version(value: bool) -> None:

@@ -19,6 +19,7 @@ from perfguard.cli.options import (
     Installer,
     InstallerOption,
     JsonOption,
+    KernelsOption,
     MaxTrialsOption,
     MinEffectOption,
     ModelOption,
@@ -52,6 +53,7 @@ def nightly_command(
     min_effect: MinEffectOption = None,
     confidence: ConfidenceOption = None,
     device: DeviceOption = None,
+    kernels: KernelsOption = None,
     model: ModelOption = None,
     tp: TpOption = None,
     port: PortOption = None,
@@ -76,6 +78,7 @@ def nightly_command(
         min_effect_percent=min_effect,
         confidence=confidence,
         device=device,
+        kernels=kernels,
         model=model,
         tensor_parallel_size=tp,
     )

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from perfguard.model.errors import UsageError
-from perfguard.model.scenario import Device, Scenario, TargetKind
+from perfguard.model.scenario import Device, Kernels, Scenario, TargetKind
 from perfguard.workflows.scenarios import DEFAULT_SCENARIO, check_scenario, load_scenario
 
 ScenarioOption = Annotated[
@@ -23,6 +23,10 @@ RepoOption = Annotated[
     typer.Option(
         "--repo", help="A clone's path or a URL: revisions are commits. Left out, they are releases of --package."
     ),
+]
+BundleOption = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="A bundle: its revisions, packages and model are used, and nothing downloaded."),
 ]
 PackageOption = Annotated[str, typer.Option(help="The package whose releases are compared when there is no --repo.")]
 RunDirOption = Annotated[Path | None, typer.Option(help="Where the run is kept. Default: ./perfguard-runs/NAME-TIME.")]
@@ -36,6 +40,9 @@ MinEffectOption = Annotated[
 ]
 ConfidenceOption = Annotated[float | None, typer.Option(help="Level of intervals and verdicts, 0.5 to 1.")]
 DeviceOption = Annotated[Device | None, typer.Option(help="Where the server computes. Default: the scenario's.")]
+KernelsOption = Annotated[
+    Kernels | None, typer.Option(help="Where GPU kernels come from. Default: the scenario's, else the device's own.")
+]
 ModelOption = Annotated[str | None, typer.Option(help="A model on disk, instead of the generated tiny one.")]
 TpOption = Annotated[int | None, typer.Option("--tp", help="Tensor-parallel ranks. Default: the scenario's.")]
 PortOption = Annotated[
@@ -78,6 +85,7 @@ class ScenarioChanges:
     min_effect_percent: float | None = None
     confidence: float | None = None
     device: Device | None = None
+    kernels: Kernels | None = None
     model: str | None = None
     tensor_parallel_size: int | None = None
 
@@ -93,15 +101,16 @@ def changed_scenario(name: str, changes: ScenarioChanges) -> Scenario:
     target, limits = scenario.target, scenario.limits
     if (
         target.kind is TargetKind.COMMAND
-        and (changes.device, changes.model, changes.tensor_parallel_size) != (None,) * 3
+        and (changes.device, changes.kernels, changes.model, changes.tensor_parallel_size) != (None,) * 4
     ):
         raise UsageError(
-            f"--device, --model and --tp are for SGLang's server; {name} starts a command",
+            f"--device, --kernels, --model and --tp are for SGLang's server; {name} starts a command",
             hint="put what the server is to be told into target.command.line",
         )
     target = dataclasses.replace(
         target,
         device=changes.device or target.device,
+        kernels=changes.kernels or target.kernels,
         model=changes.model or target.model,
         tensor_parallel_size=_or(changes.tensor_parallel_size, target.tensor_parallel_size),
     )

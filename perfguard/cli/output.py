@@ -40,12 +40,15 @@ def make_request(
     seed: int,
     port: int | None,
     installer: InstallerName,
+    bundle: Path | None = None,
 ) -> RunRequest:
     """Make the request of one run; `words` are the verb and its revisions.
 
     Raises:
-        UsageError: there is nothing to resume, or the port cannot be one.
+        UsageError: there is nothing to resume, the port cannot be one, or a clone and a bundle are named.
     """
+    if bundle is not None and repo is not None:
+        raise UsageError("--repo and --bundle exclude each other", hint="a bundle brings its own revisions")
     if port is not None and not 0 < port < 65536:  # noqa: PLR2004 - TCP's range
         raise UsageError(f"--port {port} is no port", hint="give one between 1 and 65535, or none")
     if resume and run_dir is None:
@@ -64,6 +67,7 @@ def make_request(
         port=port,
         installer=installer,
         refs=words[1:],
+        bundle=bundle,
     )
 
 

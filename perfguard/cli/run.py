@@ -9,12 +9,14 @@ import typer
 
 from perfguard.cli.options import (
     DEFAULT_SCENARIO,
+    BundleOption,
     ConfidenceOption,
     DeviceOption,
     Installer,
     InstallerOption,
     JsonOption,
     JunitOption,
+    KernelsOption,
     MarkdownOption,
     ModelOption,
     PackageOption,
@@ -60,6 +62,7 @@ def run_command(
     revisions: Annotated[list[str], typer.Argument(help="Versions, or with --repo anything git names.")],
     repo: RepoOption = None,
     package: PackageOption = "sglang",
+    bundle: BundleOption = None,
     scenario: ScenarioOption = DEFAULT_SCENARIO,
     blocks: Annotated[
         int | None,
@@ -78,6 +81,7 @@ def run_command(
     seed: SeedOption = 0,
     confidence: ConfidenceOption = None,
     device: DeviceOption = None,
+    kernels: KernelsOption = None,
     model: ModelOption = None,
     tp: TpOption = None,
     port: PortOption = None,
@@ -97,6 +101,7 @@ def run_command(
     changes = ScenarioChanges(
         confidence=confidence,
         device=device,
+        kernels=kernels,
         model=model,
         tensor_parallel_size=tp,
     )
@@ -110,6 +115,7 @@ def run_command(
         seed=seed,
         port=port,
         installer=installer.value,
+        bundle=bundle,
     )
     faces = Faces(markdown=markdown, junit=junit, sarif=sarif)
     with Output(request, as_json=as_json, quiet=quiet, faces=faces) as output:

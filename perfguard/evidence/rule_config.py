@@ -11,6 +11,7 @@ DUPLICATE_WORK = "duplicate_work"
 BLOCKING_EVENT_LOOP = "blocking_event_loop"
 GIL_CONTENDED = "gil_contended"
 MEMORY_GROWTH = "memory_growth"
+GPU_STARVED = "gpu_starved"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +119,9 @@ class RuleConfig:
     memory_growth_mib_per_s: float = field(
         default=1.0, metadata={"why": "a gibibyte in 17 minutes, which no cache fills up for ever"}
     )
+    gpu_starved_frac: float = field(
+        default=0.5, metadata={"why": "a card that idles half of the time could serve twice as much"}
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,5 +192,13 @@ RULE_DOCS: tuple[RuleDoc, ...] = (
         helps="See what is kept: a cache without a limit, or shared memory that is not unlinked. `memray` tells who "
         "allocates.",
         settings=("memory_growth_mib_per_s",),
+    ),
+    RuleDoc(
+        rule=GPU_STARVED,
+        meaning="The graphics cards idle while a rank's thread works all the time: the CPU holds them back; and it was "
+        "not so before, or they idle more than before.",
+        helps="Take work off that thread (see the functions that grew), overlap it with the cards' computing, or batch "
+        "more.",
+        settings=("gpu_starved_frac",),
     ),
 )

@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from perfguard.evidence.callsites import CallClass
+from perfguard.evidence.gpu_rules import judge_cards
 from perfguard.evidence.rank_rules import judge_duplicates, judge_event_loops, judge_ranks
 from perfguard.evidence.rule_changes import class_change, working_change
 from perfguard.evidence.rule_config import CPU_SATURATED, PICKLE_DOMINATED, RuleConfig
@@ -41,7 +42,7 @@ def judge(
 
     Returns:
         One finding a rule and role, those that fired first; the roles in the order of their names. Rules about several
-        ranks leave none where there is one rank only, nor does the rule about event loops where there is no loop.
+        ranks leave none where there is one rank only, nor do those about event loops and cards where there are none.
 
     Raises:
         PerfguardError: a side has no trial.
@@ -54,7 +55,7 @@ def judge(
         {role for trial in before for role in trial.loads} & {role for trial in after for role in trial.loads}
     )
     findings = [rule(role, before, after, config) for rule in (_judge_pickle, _judge_saturation) for role in roles]
-    for rule_of_many in (judge_event_loops, judge_ranks, judge_duplicates):
+    for rule_of_many in (judge_event_loops, judge_ranks, judge_duplicates, judge_cards):
         findings += rule_of_many(before, after, config)
     return tuple(sorted(findings, key=lambda finding: not finding.fired))
 

@@ -68,6 +68,7 @@ class TrialEvidence:
     `cpu` and `requests` are of the measured load. `roles` has the profiled roles, `loads` all. `machine_working_frac`
     is the share of all cores that was busy with anything but polling, or None where a role that used CPU has no stacks.
     `gil` has the roles whose GIL was looked at by stack, over the `profiled_requests`.
+    `gpu_busy_frac` is how busy the graphics cards were, None where none was read.
     """
 
     cpu: CpuResult
@@ -77,6 +78,7 @@ class TrialEvidence:
     machine_working_frac: float | None
     gil: Mapping[str, GilCosts] = field(default_factory=dict)
     profiled_requests: int = 0
+    gpu_busy_frac: float | None = None
 
     @property
     def costs(self) -> dict[str, StackCosts]:
@@ -126,6 +128,7 @@ def trial_evidence(
         machine_working_frac=_machine_working_frac(samples.cpu, polling),
         gil=gil or {},
         profiled_requests=samples.profiled_load.succeeded if samples.profiled_load else 0,
+        gpu_busy_frac=samples.gpu.busy_frac if samples.gpu is not None else None,
     )
 
 

@@ -105,7 +105,8 @@ class GrownFrame:
 class RevisionSummary:
     """What was measured on one revision: the user metric's geometric mean and interval over its trials.
 
-    `strategy` is what was put into its servers; `label` names both.
+    `strategy` is what was put into its servers; `label` names both. `gpu_busy_frac` is how busy the graphics cards were
+    in its trials, as a mean; None where none was read.
     """
 
     revision: Revision
@@ -118,6 +119,7 @@ class RevisionSummary:
     metric_high: float | None
     evidence_ms_per_request: float | None
     strategy: Strategy = Strategy.AS_COMMITTED
+    gpu_busy_frac: float | None = None
 
     @property
     def label(self) -> str:

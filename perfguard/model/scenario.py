@@ -15,10 +15,21 @@ class TargetKind(str, Enum):
 
 
 class Device(str, Enum):
-    """Where the server computes. On `CPU` stand-ins replace the GPU kernels; on `CUDA` nothing is replaced."""
+    """Where the server computes. On `CPU` stand-ins replace the GPU kernels; on `CUDA` see `Kernels`."""
 
     CPU = "cpu"
     CUDA = "cuda"
+
+
+class Kernels(str, Enum):
+    """Where the server's GPU kernels come from.
+
+    `INSTALLED`: the environment's compiled package. `STAND_IN`: perfguard's; on `cuda` it computes the few that a small
+    model needs in plain torch, so that the request path can be measured on cards without building anything.
+    """
+
+    INSTALLED = "installed"
+    STAND_IN = "stand-in"
 
 
 class VisionTower(str, Enum):
@@ -208,7 +219,8 @@ class TargetSpec:
 
     `model` None means the generated tiny vision-language model with dummy weights. `environment_spec`
     names the managed environment; `python` means the interpreter that runs perfguard, `python:PATH` another one.
-    `extra_args` are appended to the server's command line. `command` belongs to the kind of that name.
+    `kernels` None is what the device always has: stand-ins on `cpu`, those installed on `cuda`. `extra_args` are
+    appended to the server's command line. `command` belongs to the kind of that name.
     """
 
     kind: TargetKind
@@ -222,6 +234,14 @@ class TargetSpec:
     start_timeout_s: float
     drain_timeout_s: float
     command: CommandSpec | None = None
+    kernels: Kernels | None = None
+
+    @property
+    def stands_in(self) -> bool:
+        """Whether stand-ins replace the GPU kernels."""
+        if self.kernels is None:
+            return self.device is Device.CPU
+        return self.kernels is Kernels.STAND_IN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

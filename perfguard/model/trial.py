@@ -7,6 +7,7 @@ from enum import Enum
 
 from perfguard.model.gil_stacks import GilProfile
 from perfguard.model.gil_trial import RoleGil
+from perfguard.model.gpu import GpuResult
 
 ROLE_TOKENIZER = "tokenizer"
 ROLE_DETOKENIZER = "detokenizer"
@@ -185,6 +186,7 @@ class Samples:
     `load` and `cpu` are of the measured requests, without the stack sampler. `profiled_load` and `profiled_cpu` are of
     the requests that ran with it; they belong to `profiles`, `gil` and `gil_profiles`, and are None when profiling is
     off.
+    `gpu` is of the measured requests, None where the server uses no graphics card.
     """
 
     server: ServerReport
@@ -195,6 +197,7 @@ class Samples:
     profiles: tuple[Profile, ...]
     gil: tuple[RoleGil, ...] = ()
     gil_profiles: tuple[GilProfile, ...] = ()
+    gpu: GpuResult | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -179,6 +179,7 @@ def _summary(summary: RevisionSummary) -> Json:
         "metric_low": summary.metric_low,
         "metric_high": summary.metric_high,
         "evidence_ms_per_request": summary.evidence_ms_per_request,
+        "gpu_busy_frac": summary.gpu_busy_frac,
     }
 
 

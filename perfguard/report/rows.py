@@ -88,6 +88,7 @@ class RevisionRow:
     metric: str
     metric_interval: str
     evidence: str
+    gpu: str
     posterior: str
     posterior_frac: float
 
@@ -229,6 +230,7 @@ def revision_rows(
             metric=words.number(summary.metric_mean),
             metric_interval=_interval(summary.metric_low, summary.metric_high),
             evidence=words.number(summary.evidence_ms_per_request),
+            gpu=words.share(summary.gpu_busy_frac, 1.0) if summary.gpu_busy_frac is not None else "",
             posterior=words.share(probability, 1.0) if probability is not None else "",
             posterior_frac=probability or 0.0,
         )

@@ -161,10 +161,22 @@ def _print_revisions(page: Page, console: Console) -> None:
         return
     unit = f"\n({page.metric_unit})" if page.metric_unit else ""
     is_wide = console.width >= _WIDE_COLUMNS
-    columns = ["Revision", "Part", f">{page.metric}{unit}", "Interval", ">Trials", ">Posterior", ">#", "~Subject"]
+    columns = [
+        "Revision",
+        "Part",
+        f">{page.metric}{unit}",
+        "Interval",
+        ">GPU busy",
+        ">Trials",
+        ">Posterior",
+        ">#",
+        "~Subject",
+    ]
     shown = [name for name in columns if (is_wide or name not in (">#", "~Subject"))]
     if not page.has_posterior:
         shown.remove(">Posterior")
+    if not page.has_gpu:
+        shown.remove(">GPU busy")
     rows = []
     for row in page.revisions:
         reason = words.one_line(row.untestable_reason, _REASON_LIMIT)
@@ -173,6 +185,7 @@ def _print_revisions(page: Page, console: Console) -> None:
             "Part": row.mark or ("untestable" if row.untestable == row.trials else ""),
             columns[2]: row.metric,
             "Interval": row.metric_interval,
+            ">GPU busy": row.gpu,
             ">Trials": str(row.trials),
             ">Posterior": row.posterior,
             ">#": str(row.index),

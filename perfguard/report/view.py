@@ -131,6 +131,7 @@ class Page:
     check: str
     has_posterior: bool
     has_evidence: bool
+    has_gpu: bool
     has_strategies: bool
     sides: tuple[Side, ...]
     gil: tuple[GilRow, ...]
@@ -176,6 +177,7 @@ def build_page(result: AnyResult) -> Page:
         check=check_command(result),
         has_posterior=any(row.posterior for row in revision_rows),
         has_evidence=any(row.evidence != words.NOT_MEASURED for row in revision_rows),
+        has_gpu=any(row.gpu for row in revision_rows),
         has_strategies=any(row.strategy for row in trials),
         sides=sides,
         gil=gil_rows(sides),

@@ -19,6 +19,8 @@ def read_stand_ins(report_dir: Path) -> tuple[str, ...]:
     for entry in _records(report_dir):
         if "replaced" in entry:
             found.add(f"{entry['replaced']}: {entry['detail']}")
+        elif "computed" in entry:
+            found.add(f"{entry['computed']}: called, and computed in plain torch by the stand-in")
         elif "called" in entry:
             found.add(f"{entry['called']}: called, and raised, because it is a stand-in")
     return tuple(sorted(found))

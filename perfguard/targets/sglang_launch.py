@@ -33,6 +33,25 @@ CUDA_FLAGS = (
     "--disable-radix-cache",
     "--skip-server-warmup",
 )
+# With kernels of perfguard's: only the backends that need none of the compiled package. CUDA graphs and the overlap
+# scheduler stay on, as they are by default.
+CUDA_STAND_IN_FLAGS = (
+    "--attention-backend=triton",
+    "--mm-attention-backend=triton_attn",
+    "--sampling-backend=pytorch",
+    "--disable-custom-all-reduce",
+    "--grammar-backend=none",
+    # A tiny model would give nearly the whole card to its cache; several servers are up at once.
+    "--mem-fraction-static=0.5",
+    "--max-total-tokens=262144",
+)
+CUDA_STAND_IN_ENVIRONMENT = {
+    "SGLANG_SKIP_SGL_KERNEL_VERSION_CHECK": "1",
+    "TORCHDYNAMO_DISABLE": "1",
+    "GLOO_SOCKET_IFNAME": "lo",
+    # The stand-in's kernels compute, see `inside/stand_in/sgl_kernel`.
+    "PERFGUARD_STAND_IN_KERNELS": "plain",
+}
 CPU_ENVIRONMENT = {
     "SGLANG_USE_CPU_ENGINE": "1",
     # More threads than cores turn the sign of what is measured: one a rank.
@@ -47,6 +66,9 @@ TINY_MODEL_FLAGS = ("--load-format=dummy",)
 TINY_MODEL_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 _LINK_VARIABLES = ("NCCL_", "TORCH_NCCL_", "TORCH_SYMM_MEM_", "NVSHMEM_")
 _REPORTED_PACKAGES = ("numpy", "torch", "torchvision", "transformers", "vllm", "sgl_kernel")
+# Written by `perfguard.revisions.bundle_install`.
+_MACHINE_SITES = "zz-perfguard-machine.pth"
+_ADDED_SITE = re.compile(r"addsitedir\('([^']+)'\)")
 # The package under test, as it is imported.
 PACKAGE = "sglang"
 
@@ -74,9 +96,15 @@ def server_command(target: TargetSpec, *, python: Path, model_path: Path | str, 
         "--host=127.0.0.1",
         f"--port={port}",
         f"--tp-size={target.tensor_parallel_size}",
-        *(CPU_FLAGS if target.device is Device.CPU else CUDA_FLAGS),
+        *_device_flags(target),
         *target.extra_args,
     )
+
+
+def _device_flags(target: TargetSpec) -> tuple[str, ...]:
+    if target.device is Device.CPU:
+        return CPU_FLAGS
+    return (*CUDA_FLAGS, *(CUDA_STAND_IN_FLAGS if target.stands_in else ()))
 
 
 def server_environment(
@@ -97,14 +125,15 @@ def server_environment(
     the numbers of the cores to use. The server's processes put `strategy` in themselves, by the hook in `inside/`.
     """
     environment = user_environment()
-    import_path = [SITE, source_root]
+    stand_ins = [_INSIDE / "stand_in", _INSIDE / "stand_in_layers"] if target.stands_in else []
+    import_path = [SITE, *stand_ins, source_root]
     if target.device is Device.CPU:
-        import_path.insert(1, _INSIDE / "stand_in")
         environment |= CPU_ENVIRONMENT
         environment["SGLANG_CPU_OMP_THREADS_BIND"] = bind_ranks(target.tensor_parallel_size, cores)
     else:
         # How the cards talk to each other is the machine's affair (interfaces, NVLink features that must stay off).
         environment |= {name: value for name, value in os.environ.items() if name.startswith(_LINK_VARIABLES)}
+        environment |= CUDA_STAND_IN_ENVIRONMENT if target.stands_in else {}
     if target.model is None:
         environment |= TINY_MODEL_ENVIRONMENT
     return (
@@ -132,13 +161,13 @@ def resolve_model(target: TargetSpec, *, python: Path, model_path: Path | None, 
     """Return the model a server is to load: the scenario's, `model_path`, or the generated tiny model.
 
     Raises:
-        UsageError: a CUDA server without a model of its own.
+        UsageError: a server with the installed kernels and without a model of its own.
     """
     if target.model is not None:
         # The server does not run in the user's directory.
         local = Path(target.model)
         return local.resolve() if local.exists() else target.model
-    if target.device is Device.CUDA:
+    if not target.stands_in:
         raise UsageError("a server on cuda needs a real model", hint="name one with --model")
     return model_path or ensure_tiny_model(python, work_dir)
 
@@ -179,13 +208,20 @@ def ensure_tiny_model(python: Path, cache_dir: Path) -> Path:
 def installed_packages(python: Path, source_root: Path) -> tuple[tuple[str, str], ...]:
     """Return (name, version) of the packages that matter, read from file names: asking Python takes a second."""
     versions = {}
-    for metadata in sorted(python.parent.parent.glob("lib*/python3*/site-packages/*.dist-info")):
+    own = sorted(python.parent.parent.glob("lib*/python3*/site-packages/"))
+    # A bundle's environment sees the machine's packages behind its own.
+    seen = [Path(each) for place in own for each in _ADDED_SITE.findall(_text_of(place / _MACHINE_SITES))]
+    for metadata in (each for place in (*seen, *own) for each in sorted(place.glob("*.dist-info"))):
         name, _, version = metadata.name.removesuffix(".dist-info").partition("-")
         if name.lower() in _REPORTED_PACKAGES:
             versions[name.lower()] = version
     if (sglang := _source_version(source_root)) is not None:
         versions["sglang"] = sglang
     return tuple(sorted(versions.items()))
+
+
+def _text_of(file: Path) -> str:
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
 
 
 def _source_version(source_root: Path) -> str | None:

@@ -16,6 +16,7 @@ import psutil
 
 from perfguard.samplers.pyspy import check_attach
 from perfguard.workflows.places import CACHE_VARIABLE, cache_dir
+from perfguard.workflows.setup import huge_pages
 
 MIN_CORES = 2
 # A comparison keeps two servers up: with two ranks each they took 6.2 GiB (proportional set size).
@@ -187,7 +188,7 @@ def _cgroup() -> Check:
 
 
 def _huge_pages() -> Check:
-    setting = _first_text("/sys/kernel/mm/transparent_hugepage/enabled") or "unknown"
+    setting = huge_pages()
     return Check(
         name="huge pages",
         health=Health.OK,

@@ -19,6 +19,7 @@ from perfguard.model.revision import Revision
 from perfguard.model.scenario import Strategy
 from perfguard.model.trial import Completed, Trial, Untestable
 from perfguard.report.document import write_bytes
+from perfguard.revisions.bundles import Bundle
 from perfguard.stats.recovery import Recovered, recoveries
 from perfguard.workflows.judge import is_of, run_info
 from perfguard.workflows.metrics import log_worse, samples_of, user_value
@@ -104,8 +105,11 @@ def _untried(mode: FixMode, sentence: str) -> FixResult:
 
 def _revert(culprit: Revision, bad: Revision, request: RunRequest, session: Session) -> _Reverted:
     """Revert the culprit on BAD, and keep the patch in the run's folder."""
+    repository = session.bench.repository
+    if isinstance(repository, Bundle):
+        return _Reverted(note="A bundle holds no history to revert in.")
     try:
-        done, revision = session.bench.repository.revert(culprit, on=bad)
+        done, revision = repository.revert(culprit, on=bad)
     except PerfguardError as error:
         if request.replay:
             raise  # it could be made when it was measured: what was concluded then is told instead

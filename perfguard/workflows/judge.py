@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 from perfguard.evidence.gil_frames import GilCosts, add_costs, gil_layers, most_waiting, read_costs, with_names
 from perfguard.evidence.gil_trials import judge_gil_trials
@@ -17,11 +18,12 @@ from perfguard.evidence.rules import RuleConfig, judge
 from perfguard.evidence.stacks import merge, parse_folded
 from perfguard.evidence.trial import TrialEvidence, trial_evidence
 from perfguard.model.gil_stacks import GilProfile
+from perfguard.model.gpu import CardLoad
 from perfguard.model.profile import Stack
 from perfguard.model.result import Finding, RevisionSummary, RunInfo
 from perfguard.model.revision import Revision
 from perfguard.model.scenario import Strategy, TargetKind
-from perfguard.model.trial import Trial, Untestable
+from perfguard.model.trial import Samples, Trial, Untestable
 from perfguard.revisions.environments import site_packages
 from perfguard.stats.ratios import geometric_interval
 from perfguard.workflows.call_rules import packaged_call_rules
@@ -134,9 +136,21 @@ def summarise_revisions(
                 metric_high=high,
                 evidence_ms_per_request=None,
                 strategy=strategy,
+                gpu_busy_frac=_gpu_busy_frac(trials),
             )
         )
     return tuple(summaries)
+
+
+def _gpu_busy_frac(trials: Sequence[Trial]) -> float | None:
+    busy = [
+        frac
+        for trial in trials
+        if (samples := samples_of(trial)) is not None
+        and samples.gpu is not None
+        and (frac := samples.gpu.busy_frac) is not None
+    ]
+    return fmean(busy) if busy else None
 
 
 def judge_rules(session: Session, judged: Judge, baseline: Revision, candidate: Revision) -> tuple[Finding, ...]:
@@ -178,6 +192,7 @@ def run_info(request: RunRequest, session: Session) -> RunInfo:
     facts = [*machine(), *sorted(packages.items())]
     if scenario.target.kind is TargetKind.SGLANG_SERVER:
         facts += [("device", scenario.target.device.value), ("ranks", str(scenario.target.tensor_parallel_size))]
+    facts += sorted({(f"gpu {card.index}", card.name) for card in _cards(completed)})
     facts += [(f"profiler said ({count}x)", text) for text, count in warnings.most_common(3)]
     return RunInfo(
         command=request.command,
@@ -195,6 +210,10 @@ def run_info(request: RunRequest, session: Session) -> RunInfo:
         lost_samples=sum(profile.lost for samples in completed for profile in samples.profiles),
         kept_samples=sum(profile.samples for samples in completed for profile in samples.profiles),
     )
+
+
+def _cards(completed: Sequence[Samples]) -> tuple[CardLoad, ...]:
+    return tuple(card for samples in completed if samples.gpu is not None for card in samples.gpu.cards)
 
 
 def percent(ratio: float) -> str:

@@ -56,6 +56,7 @@ class _Kept(msgspec.Struct, frozen=True):
     package: str
     refs: tuple[str, ...]
     installer: InstallerName
+    bundle: str | None = None
 
 
 class _Settings(msgspec.Struct, frozen=True):
@@ -121,6 +122,7 @@ def read_run(run_dir: Path) -> StoredRun:
         seed=settings.seed,
         port=None,
         installer=kept.installer,
+        bundle=None if kept.bundle is None else Path(kept.bundle),
         refs=kept.refs,
         replay=True,
     )

@@ -12,7 +12,17 @@ from typing import Any
 import msgspec
 
 from perfguard.model.errors import UsageError
-from perfguard.model.scenario import ArrivalKind, Device, LoadSpec, RequestSpec, Scenario, TargetKind, VisionTower
+from perfguard.model.scenario import (
+    ArrivalKind,
+    Device,
+    Kernels,
+    LoadSpec,
+    RequestSpec,
+    Scenario,
+    TargetKind,
+    TargetSpec,
+    VisionTower,
+)
 
 DEFAULT_SCENARIO = "mm-small-images"
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -96,7 +106,7 @@ def check_scenario(scenario: Scenario, where: str) -> None:
     """Refuse a scenario that cannot run.
 
     Raises:
-        UsageError: a number lies outside its range, or CUDA is asked for without a model.
+        UsageError: a number lies outside its range, or CUDA's own kernels are asked for without a model.
     """
     load, limits = scenario.load, scenario.limits
     positive = {
@@ -130,14 +140,20 @@ def check_scenario(scenario: Scenario, where: str) -> None:
         _check_request(load.request, where, images=load.image is not None)
     _check_arrival(load, where)
     _check_command(scenario, where)
-    if (
-        scenario.target.kind is TargetKind.SGLANG_SERVER
-        and scenario.target.device is Device.CUDA
-        and scenario.target.model is None
-    ):
+    if scenario.target.kind is TargetKind.SGLANG_SERVER:
+        _check_kernels(scenario.target, where)
+
+
+def _check_kernels(target: TargetSpec, where: str) -> None:
+    """Refuse a device without the kernels or the model that it needs."""
+    if target.device is Device.CPU and target.kernels is Kernels.INSTALLED:
+        raise UsageError(
+            f'{where}: kernels = "installed" needs device = "cuda"', hint="on the CPU stand-ins replace the GPU kernels"
+        )
+    if target.model is None and not target.stands_in:
         raise UsageError(
             f"{where}: device = cuda needs a model",
-            hint="give --model PATH; the tiny generated model is for the CPU",
+            hint='give --model PATH; the tiny generated model runs with kernels = "stand-in" (--kernels stand-in)',
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ from perfguard.load.schedule import build_phases
 from perfguard.model.errors import UsageError
 from perfguard.model.progress import Progress
 from perfguard.model.revision import Revision
-from perfguard.model.scenario import Device, Scenario, TargetKind
+from perfguard.model.scenario import Scenario, TargetKind
+from perfguard.revisions.bundles import Bundle
 from perfguard.revisions.environments import Environment, EnvironmentManager, existing_environment
 from perfguard.revisions.installers import InstallerName
 from perfguard.revisions.releases import named_releases, release_history
@@ -30,6 +32,7 @@ from perfguard.workflows.trial import Bench
 
 # The environment that is not managed: `python` is the interpreter that runs perfguard, `python:PATH` another one.
 OWN_PYTHON = "python"
+_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +41,8 @@ class RunRequest:
 
     `command` is the command line that repeats the run, `run_dir` its folder; `resume` continues the run in it. `refs`
     are the revisions as they were named. With `replay` nothing is run: a trial that is not kept is an error. After
-    `until` (of `time.monotonic()`) no trial begins.
+    `until` (of `time.monotonic()`) no trial begins. `bundle` is the folder of a bundle, which then gives the revisions,
+    the environment and the tiny model.
     """
 
     command: str
@@ -53,6 +57,7 @@ class RunRequest:
     refs: tuple[str, ...] = ()
     replay: bool = False
     until: float | None = None
+    bundle: Path | None = None
 
 
 def open_range(request: RunRequest, good: str, bad: str, progress: Progress) -> Repository:
@@ -62,8 +67,10 @@ def open_range(request: RunRequest, good: str, bad: str, progress: Progress) -> 
     return release_history(request.package, good, bad, cache_dir=cache_dir(), progress=progress)
 
 
-def open_named(request: RunRequest, refs: Sequence[str], progress: Progress) -> Repository:
-    """Open the clone that was named, or just the releases that `refs` names."""
+def open_named(request: RunRequest, refs: Sequence[str], progress: Progress) -> Repository | Bundle:
+    """Open the bundle or the clone that was named, or just the releases that `refs` names."""
+    if request.bundle is not None:
+        return Bundle(request.bundle, cache_dir=cache_dir(), progress=progress)
     if request.repo is not None:
         return Repository.open(request.repo, cache_dir=cache_dir(), progress=progress)
     return named_releases(request.package, refs, cache_dir=cache_dir(), progress=progress)
@@ -108,18 +115,24 @@ def kept_request(request: RunRequest) -> dict[str, Any]:
         "package": request.package,
         "refs": list(request.refs),
         "installer": request.installer,
+        "bundle": str(request.bundle.resolve()) if request.bundle is not None else None,
     }
 
 
-def open_bench(request: RunRequest, repository: Repository, store: RunStore, progress: Progress) -> Bench:
-    """Make what trials need: the environment, the model and the frozen schedules."""
-    environment = ensure_environment(request.scenario, installer=request.installer, progress=progress)
+def open_bench(request: RunRequest, repository: Repository | Bundle, store: RunStore, progress: Progress) -> Bench:
+    """Make what trials need: the environment, the model and the frozen schedules; a bundle has the first two."""
+    if isinstance(repository, Bundle):
+        environment = repository.environment()
+        model = repository.tiny_model() if needs_tiny_model(request.scenario) else None
+    else:
+        environment = ensure_environment(request.scenario, installer=request.installer, progress=progress)
+        model = None
     return Bench(
         scenario=request.scenario,
         schedules=build_phases(request.scenario.load),
         repository=repository,
         environment=environment,
-        model_path=model_path(request.scenario, environment),
+        model_path=model or model_path(request.scenario, environment),
         store=store,
         progress=progress,
         port=request.port,
@@ -139,13 +152,17 @@ def ensure_environment(scenario: Scenario, *, installer: InstallerName, progress
 
 def model_path(scenario: Scenario, environment: Environment) -> Path | None:
     """Return the model on disk: the user's, or the tiny one, generated once; None where the server needs none."""
-    if scenario.target.kind is TargetKind.COMMAND:
+    if needs_tiny_model(scenario):
+        return ensure_tiny_model(environment.python, cache_dir())
+    if scenario.target.kind is TargetKind.COMMAND or scenario.target.model is None:
         return None
-    if scenario.target.model is not None:
-        return Path(scenario.target.model).resolve()
-    if scenario.target.device is Device.CUDA:
-        return None
-    return ensure_tiny_model(environment.python, cache_dir())
+    return Path(scenario.target.model).resolve()
+
+
+def needs_tiny_model(scenario: Scenario) -> bool:
+    """Whether the scenario's server loads the generated tiny model."""
+    target = scenario.target
+    return target.kind is not TargetKind.COMMAND and target.model is None and target.stands_in
 
 
 def machine() -> tuple[tuple[str, str], ...]:
@@ -158,7 +175,18 @@ def machine() -> tuple[tuple[str, str], ...]:
         ("cores", str(len(os.sched_getaffinity(0)))),
         ("memory_gib", f"{memory:.1f}"),
         ("python", platform.python_version()),
+        ("transparent_huge_pages", huge_pages()),
     )
+
+
+def huge_pages() -> str:
+    """Return the kernel's setting of transparent huge pages, such as `madvise`: copying large tensors depends on it."""
+    try:
+        text = _HUGE_PAGES.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return "unknown"
+    chosen = re.search(r"\[(\w+)\]", text)
+    return chosen[1] if chosen else "unknown"
 
 
 def _cpu_model() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from perfguard.load.schedule import PhasedSchedule, Schedule
 from perfguard.model.errors import UntestableError
 from perfguard.model.gil_stacks import GilProfile
 from perfguard.model.gil_trial import RoleGil
+from perfguard.model.gpu import GpuResult
 from perfguard.model.progress import Progress
-from perfguard.model.scenario import Scenario
+from perfguard.model.scenario import Device, Scenario
 from perfguard.model.threads import ProcessTicks
 from perfguard.model.trial import (
     ROLE_OTHER,
@@ -23,10 +25,12 @@ from perfguard.model.trial import (
     Profile,
     Samples,
 )
+from perfguard.revisions.bundles import Bundle
 from perfguard.revisions.environments import Environment
 from perfguard.revisions.repository import Repository
 from perfguard.samplers.cpu import CpuSampler
 from perfguard.samplers.gil import GilSampler
+from perfguard.samplers.gpu import GpuSampler
 from perfguard.samplers.pyspy import PySpySampler
 from perfguard.store import RunStore
 from perfguard.targets.running import RunningServer
@@ -46,7 +50,7 @@ class Bench:
 
     scenario: Scenario
     schedules: PhasedSchedule
-    repository: Repository
+    repository: Repository | Bundle
     environment: Environment
     model_path: Path | None
     store: RunStore
@@ -67,7 +71,7 @@ def run_trial(bench: Bench, server: RunningServer, work_dir: Path, *, first: boo
     """
     load = bench.scenario.load
     _replay(server, bench, bench.schedules.warmup if first else bench.schedules.settling)
-    measured, cpu = _measured(server, bench, bench.schedules.measured)
+    measured, cpu, gpu = _measured(server, bench, bench.schedules.measured)
     profiled = _profiled(server, bench, work_dir) if profile and load.profiled_requests else _Profiled()
     server.drain(bench.scenario.target.drain_timeout_s)
     return Samples(
@@ -79,6 +83,7 @@ def run_trial(bench: Bench, server: RunningServer, work_dir: Path, *, first: boo
         profiles=profiled.profiles,
         gil=profiled.gil,
         gil_profiles=profiled.gil_profiles,
+        gpu=gpu,
     )
 
 
@@ -107,23 +112,30 @@ def _replay(server: RunningServer, bench: Bench, schedule: Schedule) -> LoadResu
     return result
 
 
-def _measured(server: RunningServer, bench: Bench, schedule: Schedule) -> tuple[LoadResult, CpuResult]:
+def _measured(
+    server: RunningServer, bench: Bench, schedule: Schedule
+) -> tuple[LoadResult, CpuResult, GpuResult | None]:
     """Replay the measured load; once more where the load generator could not keep up: that is no fault of the server's.
 
     Raises:
         UntestableError: the generator could not keep up twice.
     """
     for attempt in range(1, _MOST_ATTEMPTS + 1):
-        sampler = CpuSampler([(process.pid, process.role) for process in server.processes()])
-        sampler.start()
-        result = _replay(server, bench, schedule)
-        cpu = sampler.stop()
+        cards = GpuSampler() if bench.scenario.target.device is Device.CUDA else None
+        with cards or contextlib.nullcontext():
+            sampler = CpuSampler([(process.pid, process.role) for process in server.processes()])
+            if cards is not None:
+                cards.start()
+            sampler.start()
+            result = _replay(server, bench, schedule)
+            cpu = sampler.stop()
+            gpu = cards.stop() if cards is not None else None
         if (veto := generator_veto(result)) is None:
             break
         if attempt == _MOST_ATTEMPTS:
             raise UntestableError(f"{veto} ({attempt} times)", log_tail=server.log_tail())
         bench.progress.say(f"the load is repeated: {veto}")
-    return result, cpu
+    return result, cpu, gpu
 
 
 def _profiled(server: RunningServer, bench: Bench, work_dir: Path) -> _Profiled:

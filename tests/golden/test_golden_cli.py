@@ -21,7 +21,7 @@ from perfguard.workflows.scenarios import load_scenario
 
 VERBS = (
     "bisect", "compare", "run", "study", "tune", "record", "analyze", "report", "load", "log", "nightly",
-    "accept", "history", "site", "publish", "scenarios", "doctor", "env",
+    "accept", "history", "site", "publish", "scenarios", "doctor", "env", "bundle",
 )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ def test_they_pass_and_none_is_skipped(managed_environment, tmp_path):
         [
             str(managed_environment.python),
             *("-m", "pytest", "-q", "-rs", "-c", str(tmp_path / "pytest.ini"), "-p", "no:cacheprovider"),
-            *(str(TESTS / name) for name in ("test_inside_codec.py", "test_inside_shared.py", "test_inside_groups.py")),
+            *(str(TESTS / f"test_inside_{name}.py") for name in ("codec", "groups", "plain_kernels", "shared")),
         ],
         env={**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{runner}"},
         cwd=tmp_path,

@@ -4,7 +4,8 @@ Each change waits for the import of the module it concerns: a process that never
 JSON lines in `PERFGUARD_REPORT_DIR`, one file a process:
 
     {"pid": 1, "replaced": "torchvision", "detail": "..."}     something stands in for the real thing
-    {"pid": 1, "called": "sgl_kernel.rmsnorm"}                 a stand-in kernel was asked to compute
+    {"pid": 1, "called": "sgl_kernel.rmsnorm"}                 a stand-in kernel was asked to compute, and raised
+    {"pid": 1, "computed": "sgl_kernel.rmsnorm"}               a stand-in kernel was asked to compute, and did
     {"pid": 1, "strategy": "local", "replaced": "..."}         the same, done by a strategy (`PERFGUARD_STRATEGY`)
     {"pid": 1, "shm": "psm_1", "inode": 7}                     a shared-memory segment was created
     {"pid": 1, "shm_prefix": "perfguard-5a...-"}               segments will be created with names that begin so
@@ -39,7 +40,7 @@ def install():
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     around = {
         "multiprocessing.shared_memory": _note_shared_memory,
-        "torch": _fill_amx_probe,
+        "torch": _after_torch,
         "torchvision._meta_registrations": _skip_without_compiled_operators,
         "torchvision._autograd_registrations": _skip_without_compiled_operators,
     }
@@ -142,12 +143,34 @@ def _note_shared_memory(module, execute):
     backend.shm_open = shm_open_noted
 
 
-def _fill_amx_probe(torch, execute):
+def _after_torch(torch, execute):
+    execute()
+    _fill_amx_probe(torch)
+    if os.environ.get("PERFGUARD_STAND_IN_KERNELS") == "plain":
+        _swallow_fakes_of_missing_kernels(torch)
+
+
+def _swallow_fakes_of_missing_kernels(torch):
+    """Let the server describe to the tracer (`register_fake`) kernels that are not there; torch refuses unknown names.
+
+    Nothing traces while the stand-in is used (dynamo is off), so that nobody would have asked for the description.
+    """
+    register_fake = torch.library.register_fake
+
+    def register_fake_of_what_exists(operator, function=None, /, **options):
+        if not (isinstance(operator, str) and operator.startswith("sgl_kernel::")):
+            return register_fake(operator, function, **options)
+        record(replaced=operator, detail="no such compiled kernel; its description for the tracer is dropped")
+        return function if function is not None else lambda described: described
+
+    torch.library.register_fake = register_fake_of_what_exists
+
+
+def _fill_amx_probe(torch):
     """Answer the AMX probe that torch 2.13 dropped: the server asks `torch._C._cpu._is_amx_tile_supported()`.
 
     "No" is the truth on the CPU, whatever the processor has: the AMX kernels are in the package that is stood in for.
     """
-    execute()
     cpu = getattr(torch._C, "_cpu", None)
     if cpu is not None and not hasattr(cpu, "_is_amx_tile_supported"):
         cpu._is_amx_tile_supported = lambda: False

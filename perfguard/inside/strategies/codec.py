@@ -1,8 +1,9 @@
 """Part any value that pickles into metadata and the raw bytes of its tensors and arrays, and build it again.
 
 Pickle's protocol 5 does the walking, so whatever the server's own pickling accepts is accepted here, with shared references
-kept; plain CPU tensors and arrays leave as buffers without a copy (a non-contiguous one is copied, and arrives contiguous).
-Subclasses, tensors of other devices, sparse or quantised ones, those that need a gradient and arrays of objects are pickled.
+kept; plain CPU tensors and arrays leave as buffers without a copy (a non-contiguous one is copied, and arrives contiguous),
+and so do CUDA tensors where the caller can carry them. Subclasses, tensors of other devices, sparse or quantised ones, those
+that need a gradient and arrays of objects are pickled.
 """
 
 import io
@@ -15,10 +16,15 @@ import torch
 IN_BAND_BYTES = 8192
 
 
-def split(value, in_band_bytes=IN_BAND_BYTES):
+# The CUDA tensors that `join` puts in, while it builds a value.
+_arrived = []
+
+
+def split(value, in_band_bytes=IN_BAND_BYTES, on_cards=None):
     """Return `value` as (metadata, buffers): bytes, and a list of flat byte views that stay valid while `value` lives.
 
-    Buffers under `in_band_bytes` go into the metadata.
+    Buffers under `in_band_bytes` go into the metadata. Plain CUDA tensors are appended to the list `on_cards`, contiguous;
+    without one they are pickled.
     """
     buffers = []
 
@@ -30,13 +36,22 @@ def split(value, in_band_bytes=IN_BAND_BYTES):
         return False
 
     stream = io.BytesIO()
-    _Splitter(stream, protocol=5, buffer_callback=keep_in_band).dump(value)
+    splitter = _Splitter(stream, protocol=5, buffer_callback=keep_in_band)
+    splitter.on_cards = on_cards
+    splitter.dump(value)
     return stream.getvalue(), buffers
 
 
-def join(metadata, buffers):
-    """Build the value of `split` again. Its tensors and arrays share the memory of `buffers`, which should be writable."""
-    return pickle.loads(metadata, buffers=buffers)
+def join(metadata, buffers, on_cards=()):
+    """Build the value of `split` again. Its tensors and arrays share the memory of `buffers`, which should be writable.
+
+    `on_cards` are the CUDA tensors that `split` set apart, in its order.
+    """
+    _arrived[:] = on_cards
+    try:
+        return pickle.loads(metadata, buffers=buffers)
+    finally:
+        _arrived.clear()
 
 
 def size_bytes(value):
@@ -82,10 +97,15 @@ def size_bytes(value):
 
 
 class _Splitter(pickle.Pickler):
+    on_cards = None
+
     def reducer_override(self, value):
         kind = type(value)
         if kind is torch.Tensor:
-            if _is_plain(value):
+            if self.on_cards is not None and _is_plain(value, "cuda"):
+                self.on_cards.append(value.detach().contiguous())
+                return _on_card, (len(self.on_cards) - 1,)
+            if _is_plain(value, "cpu"):
                 flat = value.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
                 return _tensor, (pickle.PickleBuffer(flat), value.dtype, tuple(value.shape))
         elif kind is np.ndarray and not value.dtype.hasobject:
@@ -96,9 +116,9 @@ class _Splitter(pickle.Pickler):
         return NotImplemented
 
 
-def _is_plain(tensor):
+def _is_plain(tensor, device):
     return (
-        tensor.device.type == "cpu"
+        tensor.device.type == device
         and tensor.layout is torch.strided
         and not tensor.requires_grad
         and not tensor.is_quantized
@@ -106,6 +126,10 @@ def _is_plain(tensor):
         and not tensor.is_neg()
         and not tensor.__dict__
     )
+
+
+def _on_card(place):
+    return _arrived[place]
 
 
 def _tensor(buffer, dtype, shape):

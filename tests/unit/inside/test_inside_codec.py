@@ -212,3 +212,21 @@ class Slotted:
 
 def test_size_sees_into_slots():
     assert codec.size_bytes([Slotted(noise(500))]) == 2000
+
+
+def test_tensors_on_cards_are_set_apart_in_order_and_put_back(monkeypatch):
+    first, second, host = noise(64, 1176, seed=1), noise(64, 1176, seed=2), noise(64, 1176, seed=3)
+    monkeypatch.setattr(
+        codec, "_is_plain", lambda tensor, device: (device == "cuda") is any(tensor is each for each in (first, second))
+    )
+    on_cards = []
+    metadata, buffers = codec.split({"a": first, "b": [second, host, first]}, on_cards=on_cards)
+    assert [each.data_ptr() for each in on_cards] == [first.data_ptr(), second.data_ptr()]
+    assert len(buffers) == 1
+    assert len(metadata) < 2000
+    arrived = [first.clone(), second.clone()]
+    again = codec.join(metadata, [bytearray(buffer) for buffer in buffers], arrived)
+    assert again["a"] is arrived[0]
+    assert again["b"][2] is arrived[0]
+    assert again["b"][0] is arrived[1]
+    assert same(again["b"][1], host)

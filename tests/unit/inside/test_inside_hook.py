@@ -26,7 +26,8 @@ def run(tmp_path):
             file = tmp_path / "fakes" / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(textwrap.dedent(text))
-        path = [INSIDE / "site", *([INSIDE / "stand_in"] if stand_in else []), tmp_path / "fakes"]
+        stand_ins = [INSIDE / "stand_in", INSIDE / "stand_in_layers"] if stand_in else []
+        path = [INSIDE / "site", *stand_ins, tmp_path / "fakes"]
         done = subprocess.run(
             [sys.executable, "-c", textwrap.dedent(code)],
             env=os.environ
@@ -69,8 +70,8 @@ def test_stand_in_kernels_resolve_and_calls_raise_and_are_recorded(run):
     pid = int(first.split()[-1])
     assert first.startswith("(<class 'object'>,) False sgl_kernel.scalar_types.uint4")
     assert errors == [
-        "sgl_kernel.rmsnorm: the CPU stand-in has no kernels",
-        "sgl_kernel.flash_attn.deep.attend: the CPU stand-in has no kernels",
+        "sgl_kernel.rmsnorm: the stand-in has no such kernel",
+        "sgl_kernel.flash_attn.deep.attend: the stand-in has no such kernel",
     ]
     assert {record["pid"] for record in records} == {pid}
     assert without_pid(records) == [
@@ -119,6 +120,54 @@ def test_the_server_gets_its_own_layers_back(run):
     )
     assert out.splitlines() == ["True True", "vllm.model_executor.layers.quantization", "raised"]
     assert {"called": "vllm._custom_ops.rotary_embedding"} in without_pid(records)
+
+
+FAKE_TORCH = {
+    "torch/__init__.py": "from torch import library, _C",
+    "torch/_C.py": "",
+    "torch/library.py": """
+        def register_fake(operator, function=None, /, *, lib=None):
+            print("registers", operator, function, lib)
+            return function
+        """,
+}
+DESCRIBE = """
+    import torch
+    @torch.library.register_fake("sgl_kernel::missing")
+    def description(): pass
+    print(description.__name__, torch.library.register_fake("sgl_kernel::other", len) is len)
+    torch.library.register_fake("mine::there", len, lib="mine")
+    """
+
+
+def test_descriptions_of_kernels_that_are_not_there_are_dropped_with_the_stand_in(run):
+    out, _, records = run(DESCRIBE, files=FAKE_TORCH, PERFGUARD_STAND_IN_KERNELS="plain")
+    assert out.splitlines() == ["description True", "registers mine::there <built-in function len> mine"]
+    assert [each["replaced"] for each in records] == ["sgl_kernel::missing", "sgl_kernel::other"]
+
+
+def test_descriptions_of_kernels_are_left_alone_without_it(run):
+    out, _, records = run(DESCRIBE, files=FAKE_TORCH, check=False)
+    assert out.splitlines()[0] == "registers sgl_kernel::missing None None"
+    assert not records
+
+
+def test_a_few_kernels_of_the_stand_in_compute_and_the_others_still_raise(run):
+    out, _, records = run(
+        """
+        import sgl_kernel
+        from sgl_kernel import rmsnorm, fp8_gemm
+        print(rmsnorm.__module__, sgl_kernel.fused_add_rmsnorm.__name__, sgl_kernel.silu_and_mul.__name__)
+        try: fp8_gemm()
+        except NotImplementedError as error: print(error)
+        """,
+        PERFGUARD_STAND_IN_KERNELS="plain",
+    )
+    assert out.splitlines() == [
+        "sgl_kernel._plain fused_add_rmsnorm silu_and_mul",
+        "sgl_kernel.fp8_gemm: the stand-in has no such kernel",
+    ]
+    assert {"called": "sgl_kernel.fp8_gemm"} in without_pid(records)
 
 
 @pytest.mark.parametrize(("has", "answer"), [(False, "False"), (True, "'real'")])

@@ -10,7 +10,7 @@ import pytest
 from perfguard.cli.run import StrategyChoice
 from perfguard.inside import strategies
 from perfguard.model.errors import PerfguardError, UntestableError, UsageError
-from perfguard.model.scenario import Device, Strategy, TargetKind, TargetSpec, VisionTower
+from perfguard.model.scenario import Device, Kernels, Strategy, TargetKind, TargetSpec, VisionTower
 from perfguard.targets import sglang_launch
 
 PYTHON = Path("/env/bin/python")
@@ -93,6 +93,20 @@ def test_cuda_gets_no_stand_in_and_no_cpu_setting():
     assert not set(sglang_launch.CPU_ENVIRONMENT) & set(variables)
 
 
+def test_cuda_with_stand_ins_gets_kernels_that_compute_and_the_tiny_model(tmp_path):
+    target = spec(device=Device.CUDA, kernels=Kernels.STAND_IN)
+    command = sglang_launch.server_command(target, python=PYTHON, model_path="/m", port=1)
+    assert {"--device=cuda", "--attention-backend=triton", "--load-format=dummy"} < set(command)
+    assert not {"--disable-cuda-graph", "--disable-overlap-schedule"} & set(command)
+    variables = environment(target)
+    places = [Path(each).name for each in variables["PYTHONPATH"].split(os.pathsep)]
+    assert places == ["site", "stand_in", "stand_in_layers", "tree"]
+    assert variables["PERFGUARD_STAND_IN_KERNELS"] == "plain"
+    assert "SGLANG_USE_CPU_ENGINE" not in variables
+    resolved = sglang_launch.resolve_model(target, python=PYTHON, model_path=Path("/given"), work_dir=tmp_path)
+    assert resolved == Path("/given")
+
+
 def test_the_import_path_is_perfguards_and_the_trees_alone(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "/home/me/hacks")
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
@@ -100,9 +114,10 @@ def test_the_import_path_is_perfguards_and_the_trees_alone(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "64")
     monkeypatch.setenv("HOME", "/home/me")
     variables = environment(spec())
-    hook, stand_in, tree = variables["PYTHONPATH"].split(os.pathsep)
+    hook, stand_in, layers, tree = variables["PYTHONPATH"].split(os.pathsep)
     assert Path(hook, "sitecustomize.py").is_file()
     assert Path(stand_in, "sgl_kernel", "__init__.py").is_file()
+    assert Path(layers, "vllm", "__init__.py").is_file()
     assert tree == "/tree"
     assert not {"PYTHONDONTWRITEBYTECODE", "SGLANG_SOMETHING"} & set(variables)
     assert variables["OMP_NUM_THREADS"] == "1"
@@ -164,6 +179,18 @@ def test_versions_are_read_from_names_and_files(tmp_path, line):
     assert sglang_launch.installed_packages(tmp_path / "env" / "bin" / "python", tmp_path) == (
         ("sglang", "0.5.4.post1"),
         ("torch", "2.13.0+cpu"),
+        ("transformers", "4.57.1"),
+    )
+
+
+def test_versions_of_what_the_machine_provides_are_read_behind_the_environments_own(tmp_path):
+    own = tmp_path / "env" / "lib" / "python3.12" / "site-packages"
+    machine = tmp_path / "machine" / "site-packages"
+    for place in (own / "transformers-4.57.1", machine / "torch-2.11.0+cu130", machine / "transformers-5.0"):
+        place.with_name(f"{place.name}.dist-info").mkdir(parents=True)
+    (own / "zz-perfguard-machine.pth").write_text(f"import site; site.addsitedir({str(machine)!r})\n")
+    assert sglang_launch.installed_packages(tmp_path / "env" / "bin" / "python", tmp_path) == (
+        ("torch", "2.11.0+cu130"),
         ("transformers", "4.57.1"),
     )
 

@@ -262,8 +262,10 @@ def test_stand_ins_are_listed_once_with_the_kernels_that_were_called(tmp_path):
     line = '{"pid": 1, "replaced": "sgl_kernel", "detail": "names resolve"}\n'
     (tmp_path / "1.jsonl").write_text(line + '{"pid": 1, "shm": "psm_1", "inode": 3}\n')
     (tmp_path / "2.jsonl").write_text(line + '{"pid": 2, "called": "sgl_kernel.rmsnorm"}\n')
+    (tmp_path / "3.jsonl").write_text('{"pid": 3, "computed": "sgl_kernel.silu_and_mul"}\n')
     assert read_stand_ins(tmp_path) == (
         "sgl_kernel.rmsnorm: called, and raised, because it is a stand-in",
+        "sgl_kernel.silu_and_mul: called, and computed in plain torch by the stand-in",
         "sgl_kernel: names resolve",
     )
 

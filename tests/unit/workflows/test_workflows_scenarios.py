@@ -16,7 +16,14 @@ from perfguard.workflows.setup import ensure_environment, model_path
 
 def test_the_scenarios_that_come_along():
     by_name = {scenario.name: scenario for scenario in list_scenarios()}
-    assert set(by_name) == {"mm-small-images", "mm-high-concurrency", "mm-large-images", "mm-open-loop", "text-only"}
+    assert set(by_name) == {
+        "mm-small-images",
+        "mm-small-images-cuda",
+        "mm-high-concurrency",
+        "mm-large-images",
+        "mm-open-loop",
+        "text-only",
+    }
     small, high = by_name["mm-small-images"], by_name["mm-high-concurrency"]
     assert (small.load.image.width_px, small.load.concurrency) == (112, 96)
     assert (high.load.image.width_px, high.load.image.height_px, high.load.requests) == (1120, 700, 512)
@@ -46,6 +53,8 @@ def test_an_unknown_name_lists_the_near_ones():
         ("concurrency = 96", "concurrency = 0", "load.concurrency must be greater than 0"),
         ('metric = "throughput_rps"', 'metric = "speed"', "Invalid enum value 'speed'"),
         ('device = "cpu"', 'device = "cuda"', "needs a model"),
+        ('device = "cpu"', 'device = "cuda"\nkernels = "installed"', "needs a model"),
+        ('device = "cpu"', 'device = "cpu"\nkernels = "installed"', 'needs device = "cuda"'),
         ("confidence = 0.95", "confidence = 95", "between 0.5 and 1"),
         ("width_px = 112", "width_px = -1", "width"),
         ("profiled_requests = 400", "profiled_requests = 0", "profiled_requests is 0"),
@@ -204,3 +213,13 @@ def test_what_only_sglang_understands_is_refused_for_a_command(tmp_path):
     for changes in (ScenarioChanges(device=Device.CUDA), ScenarioChanges(tensor_parallel_size=2)):
         with pytest.raises(UsageError, match=r"--tp are for SGLang's server"):
             changed_scenario(str(path), changes)
+
+
+def test_cuda_with_stand_ins_runs_the_tiny_model(tmp_path):
+    text = (scenario_dir() / "mm-small-images.toml").read_text()
+    path = tmp_path / "cards.toml"
+    path.write_text(text.replace('device = "cpu"', 'device = "cuda"\nkernels = "stand-in"', 1))
+    target = read_scenario(path).target
+    assert target.stands_in
+    assert target.model is None
+    assert load_scenario("mm-small-images").target.stands_in

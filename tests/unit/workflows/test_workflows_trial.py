@@ -6,6 +6,7 @@ import pytest
 from made_trials import make_samples
 
 from perfguard.model.errors import UntestableError
+from perfguard.model.scenario import Device
 from perfguard.workflows import trial as module
 from perfguard.workflows.trial import run_trial
 
@@ -39,7 +40,7 @@ def lab(monkeypatch):
     lab.bench = SimpleNamespace(
         scenario=SimpleNamespace(
             load=SimpleNamespace(concurrency=4, request_timeout_s=1.0, slo=None, profiled_requests=0),
-            target=SimpleNamespace(drain_timeout_s=1.0),
+            target=SimpleNamespace(drain_timeout_s=1.0, device=Device.CPU),
         ),
         schedules=SimpleNamespace(warmup="warmup", settling="settling", measured="measured"),
         progress=SimpleNamespace(say=lab.said.append),

@@ -1,10 +1,12 @@
-"""Stands in for SGLang's GPU kernel package where there is no GPU: every name resolves, every call raises.
+"""Stands in for SGLang's GPU kernel package: every name resolves, every call raises but those that `_plain` computes.
 
-The server imports dozens of kernels at module level and uses none of them on the CPU. A kernel that is called all the same
-must not pass for computed, so it raises, and the call is recorded.
+The server imports dozens of kernels at module level and uses none of them on the CPU, and on CUDA, with Triton's attention,
+the few in `_plain`, which compute where `PERFGUARD_STAND_IN_KERNELS` is "plain". A kernel that is called all the same must not
+pass for computed, so it raises. Calls are recorded.
 """
 
 import importlib.machinery
+import os
 import sys
 import types
 
@@ -21,7 +23,7 @@ class _Kernel:
 
     def __call__(self, *args, **kwargs):
         perfguard_hook.record(called=self.__name__)
-        raise NotImplementedError(f"{self.__name__}: the CPU stand-in has no kernels")
+        raise NotImplementedError(f"{self.__name__}: the stand-in has no such kernel")
 
     def __getattr__(self, name):
         return _kernel(self.__name__, name)
@@ -60,4 +62,11 @@ class _SubmoduleFinder:
 
 
 sys.meta_path.append(_SubmoduleFinder())
-perfguard_hook.record(replaced="sgl_kernel", detail="kernel stand-in: names resolve, calls raise")
+if os.environ.get("PERFGUARD_STAND_IN_KERNELS") == "plain":
+    from ._plain import fused_add_rmsnorm, rmsnorm, silu_and_mul
+
+    perfguard_hook.record(
+        replaced="sgl_kernel", detail="kernel stand-in: a few kernels in plain torch, calls of all others raise"
+    )
+else:
+    perfguard_hook.record(replaced="sgl_kernel", detail="kernel stand-in: names resolve, calls raise")
