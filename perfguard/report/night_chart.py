@@ -69,8 +69,9 @@ def night_chart(points: Sequence[NightPoint], *, metric: str, larger_is_better: 
                 color="black",
                 gid=look,
             )
-        _name(axes, [(each.number, each.culprit) for each in points if each.culprit], top=True)
-        _name(axes, [(each.number, f"{each.accepted} ok") for each in points if each.accepted], top=False)
+        axes.margins(y=0.25)  # room for the names
+        _name(axes, [(each, each.culprit) for each in points if each.culprit], top=True)
+        _name(axes, [(each, f"{each.accepted} ok") for each in points if each.accepted], top=False)
         unmeasured = [point.number for point in points if point.effect is None and point.look == "unknown"]
         axes.plot(
             unmeasured,
@@ -104,22 +105,22 @@ def _percent(ratio: float) -> float:
     return (ratio - 1.0) * 100.0
 
 
-def _name(axes: Axes, named: Sequence[tuple[int, str]], *, top: bool) -> None:
-    """Put names over or under their nights; the newest ones, where there are too many to read."""
-    for number, text in named[-_MOST_LABELS:]:
-        look = f"{CLASS}{'bad' if top else 'good'}"
-        axes.axvline(number, color="black", linewidth=0.8, linestyle=":", gid=look)
+def _name(axes: Axes, named: Sequence[tuple[NightPoint, str]], *, top: bool) -> None:
+    """Put names at the head or the foot of their nights; the newest ones, where there are too many to read."""
+    for point, text in named[-_MOST_LABELS:]:
+        look = f"{CLASS}{_CLASSES.get(point.look, 'point') if top else 'good'}"
+        axes.axvline(point.number, color="black", linewidth=0.8, linestyle=":", gid=look)
         label = axes.annotate(
             words.one_line(text, _LABEL_LIMIT),
-            (number, 1.0 if top else 0.0),
+            (point.number, 1.0 if top else 0.0),
             xycoords=("data", "axes fraction"),
-            xytext=(0, -2 if top else 12),
+            xytext=(4, -2 if top else 4),
             textcoords="offset points",
-            ha="center",
-            va="bottom",
+            ha="left",
+            va="top" if top else "bottom",
             gid=look,
         )
-        label.set_in_layout(False)
+        label.set_in_layout(False)  # a long name must not squeeze the axes
 
 
 def _cells(point: NightPoint) -> tuple[str, ...]:

@@ -190,7 +190,11 @@ def _series_page(
         points=points[-_MOST_NIGHTS:],
         alerts=tuple(_alert_row(alert, shown, number_of) for alert in alerts),
         accepted=tuple(
-            AcceptedRow(commit=each.commit[:12], reason=words.one_line(each.reason, 400), accepted_at=each.accepted_at)
+            AcceptedRow(
+                commit=each.commit[:12],
+                reason=words.one_line(each.reason, 400),
+                accepted_at=_when(each.accepted_at),
+            )
             for each in reversed(said)
         ),
         facts=tuple(words.one_line(fact, 200) for fact in facts),
@@ -214,7 +218,7 @@ def _row(night: NightRecord, number: int, report: str, *, found_here: bool) -> N
     return NightRow(
         number=number,
         anchor=f"night-{number}",
-        started_at=_when(night),
+        started_at=_when(night.started_at),
         look=look,
         sign=sign,
         label=night.verdict.value.capitalize(),
@@ -240,7 +244,7 @@ def _alert_row(alert: Alert, nights: Sequence[NightRecord], number_of: Mapping[s
     def anchor(night: str) -> str:
         return f"night-{number_of[night]}" if night in number_of else ""
 
-    when = {night.night: _when(night)[:10] for night in nights}
+    when = {night.night: _when(night.started_at)[:10] for night in nights}
     effect = alert.effect
     is_about_commit = alert.kind in {AlertKind.STEP, AlertKind.CREEP, AlertKind.IMPROVEMENT}
     return AlertRow(
@@ -259,8 +263,8 @@ def _alert_row(alert: Alert, nights: Sequence[NightRecord], number_of: Mapping[s
     )
 
 
-def _when(night: NightRecord) -> str:
-    return words.one_line(night.started_at, 40)[:16].replace("T", " ")
+def _when(moment: str) -> str:
+    return words.one_line(moment, 40)[:16].replace("T", " ")
 
 
 def _file_name(branch: str, scenario: str) -> str:

@@ -129,8 +129,7 @@ class GitHubIssues:
             )
         except FileNotFoundError as error:
             raise PerfguardError(
-                "the issues need GitHub's command line, and there is no `gh` on the PATH",
-                hint="install gh (cli.github.com)",
+                "there is no `gh` on the PATH", hint="install GitHub's command line (cli.github.com)"
             ) from error
         except subprocess.TimeoutExpired as error:
             raise PerfguardError(

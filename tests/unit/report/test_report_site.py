@@ -109,6 +109,19 @@ def test_what_is_accepted_after_the_newest_night_is_marked_there():
     assert [point.accepted for point in page.points] == ["", "0517a57fd"]
 
 
+def test_only_what_made_it_slower_is_called_a_culprit(page):
+    assert render_series(page).count('class="culprit"') == 1
+    read = Reader(render_series(page)).text
+    assert "Culprit 0517a57fd" in read
+    assert "Since 0917a57fd" in read
+
+
+def test_what_was_accepted_says_when_and_why(page):
+    (row,) = page.accepted
+    assert (row.commit, row.accepted_at) == ("0517a57fd86c", "2026-01-06 09:00")
+    assert row.reason.startswith("it buys us safety ")
+
+
 def test_an_acceptance_of_another_series_is_not_shown(pages):
     assert pages[0].accepted == ()
 
