@@ -14,11 +14,8 @@ from dataclasses import dataclass, replace
 
 from perfguard.model.night import NightRecord, NightVerdict
 from perfguard.model.result import CompareVerdict, Effect
+from perfguard.model.scenario import Limits
 from perfguard.stats.drift import NO_DRIFT, Drift, drift_of
-
-# The head is measured beside the anchor where the chain leaves this much probability that it is slower by the smallest
-# effect or more. Chosen in simulation, see benchmarks/nights/RESULTS.md: a lower one measures more often.
-DUE_ODDS = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +38,10 @@ class Chain:
         """Take in a measurement of the tip beside the anchor."""
         return replace(self, drift=self.drift.fused(check))
 
-    def is_due(self, min_effect_frac: float) -> bool:
-        """Whether the tip has to be measured beside the anchor."""
-        return self.tip != self.anchor and self.drift.p_above(math.log1p(min_effect_frac)) > DUE_ODDS
+    def is_due(self, limits: Limits) -> bool:
+        """Whether the tip has to be measured beside the anchor: the chain does not rule out the smallest effect."""
+        doubt = self.drift.p_above(math.log1p(limits.min_effect_frac))
+        return self.tip != self.anchor and doubt > 1.0 - limits.confidence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -187,6 +187,8 @@ class NightJudge:
 
     def _improvement(self, repository: Repository, baseline: Revision, head: Revision, outcome: Outcome) -> Outcome:
         found, reason = self._search(repository, baseline, head, Direction.IMPROVEMENT)
+        if found is not None and found.verdict is BisectVerdict.NO_CHANGE and found.good == baseline:
+            return _disagreeing(outcome, found, f"Cannot say whether {head.label} is faster than {baseline.label}.")
         gone = tuple(closed(alert, f"No longer so. {outcome.sentence}") for alert in self.alerts.creeps)
         alerts = (*self._closed(outcome.sentence), *gone)
         outcome = replace(outcome, verdict=NightVerdict.IMPROVEMENT, alerts=alerts)
@@ -214,9 +216,8 @@ class NightJudge:
             outcome = replace(outcome, alerts=(*map(updated, present), *gone), reason="" if is_quiet else reason)
             return self._with_known_culprit(outcome, present)
         if found is not None and found.verdict is BisectVerdict.NO_CHANGE and found.good == baseline:
-            disagree = f"one measurement found it slower ({outcome.sentence}), the next did not ({found.sentence})"
             sentence = f"Cannot say whether {head.label} is slower than {baseline.label}."
-            return replace(outcome, verdict=NightVerdict.UNKNOWN, sentence=sentence, reason=disagree, alerts=gone)
+            return replace(_disagreeing(outcome, found, sentence), alerts=gone)
         sentence = f"{outcome.sentence} Which commit did it is not known: {reason}"
         alert = self.alerts.about(
             AlertKind.STEP,
@@ -238,7 +239,7 @@ class NightJudge:
         why = f"{chain.anchor[:12]} is the commit that creep is measured from now."
         gone = tuple(closed(alert, why) for alert in self.alerts.creeps if alert.id != name)
         outcome = replace(outcome, alerts=(*outcome.alerts, *gone))
-        if chain.tip == chain.anchor or not (standing or chain.is_due(self._scenario.limits.min_effect_frac)):
+        if chain.tip == chain.anchor or not (standing or chain.is_due(self._scenario.limits)):
             return outcome
         anchor = repository.resolve(chain.anchor)
         try:
@@ -357,6 +358,12 @@ def _contains(repository: Repository, head: Revision, commit: str) -> bool:
         return False
     base = repository.common_ancestor(older, head)
     return base is not None and base.commit == older.commit
+
+
+def _disagreeing(outcome: Outcome, found: BisectResult, sentence: str) -> Outcome:
+    """Give the outcome of a night whose search did not see the change that was searched for."""
+    reason = f"one measurement found a change ({outcome.sentence}), the next did not ({found.sentence})"
+    return replace(outcome, verdict=NightVerdict.UNKNOWN, sentence=sentence, reason=reason)
 
 
 def _with_culprit(outcome: Outcome, found: BisectResult) -> Outcome:

@@ -9,9 +9,11 @@ import pytest
 from perfguard.model.night import AnchorCheck, MachineFingerprint, NightRecord, NightVerdict
 from perfguard.model.result import CompareVerdict, Effect
 from perfguard.model.revision import Revision
+from perfguard.model.scenario import Limits
 from perfguard.workflows.creep import Chain, chain_of
 
 MIN_EFFECT = 0.03
+LIMITS = Limits(min_effect_frac=MIN_EFFECT, confidence=0.95, max_trials=120)
 
 
 def of(name):
@@ -105,12 +107,12 @@ def test_a_measurement_beside_the_anchor_outweighs_the_chain():
     last = a_night(9, "z", "h8", 0.005, anchor=measured)
     start = (FIRST, a_night(2, "h2", "a", 0.005))
     before, after = chain(*start, *links), chain(*start, *links, last)
-    assert before.is_due(MIN_EFFECT)
-    assert not after.is_due(MIN_EFFECT)
+    assert before.is_due(LIMITS)
+    assert not after.is_due(LIMITS)
     assert after.drift.sd < 0.01
     # One that was made beside another anchor says nothing of this one.
     assert chain(*start, *links, last, gone=("a",)).drift.sd > 0.02
 
 
 def test_nothing_is_due_where_the_tip_is_the_anchor():
-    assert not Chain(anchor="a", tip="a").is_due(MIN_EFFECT)
+    assert not Chain(anchor="a", tip="a").is_due(LIMITS)
