@@ -1,8 +1,8 @@
 """How far the functions that hold the GIL and wait for it are from threads that measure themselves; a Markdown table.
 
 One thread alternates between two functions, `rivals` others spin in a third. Each thread adds up, function by function,
-the time in which it did not run (it waited) and in which it did (it held the GIL). A core that it lacks counts as waiting
-there, so run this where cores are free.
+the time in which it did not run (it waited) and in which it did (it held the GIL). A core that it lacks counts as
+waiting there, so run this where cores are free.
 """
 
 from __future__ import annotations

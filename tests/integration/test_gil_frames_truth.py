@@ -45,7 +45,7 @@ def rival():
 
 
 def watch(main, *, seconds, rate_hz=500.0, python=sys.executable):
-    """Run the program; gives what its GIL cost, {function: (seconds not run, seconds run)} by its own measure, and the looks."""
+    """Run the program; gives what its GIL cost, what it says (seconds not run, and run, by function), and the looks."""
     command = [python, "-c", PROGRAM.format(main=main)]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
