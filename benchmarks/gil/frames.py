@@ -1,7 +1,8 @@
 """How far the functions that hold the GIL and wait for it are from threads that measure themselves; a Markdown table.
 
 One thread alternates between two functions, `rivals` others spin in a third. Each thread adds up, function by function,
-the time in which it neither ran nor was ready (it waited) and in which it did (it held the GIL).
+the time in which it did not run (it waited) and in which it did (it held the GIL). A core that it lacks counts as
+waiting there, so run this where cores are free.
 """
 
 from __future__ import annotations
@@ -21,19 +22,13 @@ from perfguard.samplers.gil import GilSampler
 PROGRAM = """
 import json, sys, threading, time
 stop, truth = threading.Event(), {}
-def delay():
-    # Another thread may take the GIL meanwhile, so no clock may run over this.
-    with open("/proc/thread-self/schedstat") as file:
-        return int(file.read().split()[1]) / 1e9
 def timed(function):
-    delayed = delay()
     began, ran = time.perf_counter(), time.thread_time()
     function()
     wall, ran = time.perf_counter() - began, time.thread_time() - ran
-    delayed = delay() - delayed
-    spent = truth.setdefault(function.__name__, [0.0, 0.0, 0.0])
-    for place, seconds in enumerate((wall, ran, delayed)):
-        spent[place] += seconds
+    spent = truth.setdefault(function.__name__, [0.0, 0.0])
+    spent[0] += wall - ran
+    spent[1] += ran
 def heavy():
     for _ in range(1_500_000): pass
 def light():
@@ -80,8 +75,8 @@ def measure(python: str, rivals: int, rate_hz: float, seconds: float) -> str:
     ]
     truth = json.loads(told)
     true = [
-        {name: truth[name][0] - truth[name][1] - truth[name][2] for name in FUNCTIONS},
-        {name: truth[name][1] + truth[name][2] for name in FUNCTIONS},
+        {name: truth[name][0] for name in FUNCTIONS},
+        {name: truth[name][1] for name in FUNCTIONS},
     ]
     cells = [f"{_share(each):.3f} | {_share(other):.3f}" for each, other in zip(true, seen, strict=True)]
     pairs = [stack for stack in costs.meanwhile if stack.frames[0].function in FUNCTIONS]

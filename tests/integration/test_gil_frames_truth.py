@@ -15,23 +15,18 @@ from perfguard.evidence.stacks import function_key
 from perfguard.model.threads import GilAnswer
 from perfguard.samplers.gil import GilSampler
 
-# `timed` adds up, for the function that it calls, the seconds that passed, that it ran, and that it had no core.
+# `timed` adds up, for the function that it calls, the seconds in which its thread did not run and in which it did. What
+# pure Python does not run, it waits: for the GIL, or for a core, which every function lacks in proportion to its CPU.
 PROGRAM = """
 import hashlib, json, sys, threading, time
 stop, truth = threading.Event(), {{}}
-def delay():
-    # Another thread may take the GIL meanwhile, so no clock may run over this.
-    with open("/proc/thread-self/schedstat") as file:
-        return int(file.read().split()[1]) / 1e9
 def timed(function):
-    delayed = delay()
     began, ran = time.perf_counter(), time.thread_time()
     function()
     wall, ran = time.perf_counter() - began, time.thread_time() - ran
-    delayed = delay() - delayed
-    spent = truth.setdefault(function.__name__, [0.0, 0.0, 0.0])
-    for place, seconds in enumerate((wall, ran, delayed)):
-        spent[place] += seconds
+    spent = truth.setdefault(function.__name__, [0.0, 0.0])
+    spent[0] += wall - ran
+    spent[1] += ran
 def heavy():
     for _ in range(1_500_000): pass
 def light():
@@ -50,7 +45,7 @@ def rival():
 
 
 def watch(main, *, seconds, rate_hz=500.0, python=sys.executable):
-    """Run the program; gives what its GIL cost, and ({function: (wall, CPU, run delay)}) by its own measure."""
+    """Run the program; gives what its GIL cost, what it says (seconds not run, and run, by function), and the looks."""
     command = [python, "-c", PROGRAM.format(main=main)]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
@@ -91,8 +86,8 @@ def seconds_in(stacks, function):
 @pytest.mark.parametrize("python", INTERPRETERS, ids=[path.replace("/", "_") for path in INTERPRETERS])
 def test_waiting_and_holding_go_to_the_functions_that_did(python):
     costs, truth, process = watch(RUN.format(targets="both, rival"), seconds=1.6, python=python)
-    waited = {name: wall - ran - delayed for name, (wall, ran, delayed) in truth.items()}
-    held = {name: ran + delayed for name, (_, ran, delayed) in truth.items()}
+    waited = {name: idle for name, (idle, _) in truth.items()}
+    held = {name: ran for name, (_, ran) in truth.items()}
     # About 400 looks find the thread waiting, and as many holding: 12 points are over five standard errors.
     for stacks, true in ((costs.waiting, waited), (costs.holding, held)):
         heavy, light = seconds_in(stacks, "heavy"), seconds_in(stacks, "light")
@@ -126,7 +121,7 @@ def hash_block():
     assert busy > 0.3  # it did hash
     (hashing,) = [frame for frame in top_frames(costs, most=5) if frame.frame == "hash_block (<string>)"] or [None]
     if hashing is not None and hashing.held_meanwhile:  # it needs the GIL for a moment after each block
-        assert hashing.held_meanwhile[0].frame in {"other (<string>)", NOBODY.function, "delay (<string>)"}
+        assert hashing.held_meanwhile[0].frame in {"other (<string>)", NOBODY.function}
 
 
 def test_idle_threads_cost_the_gil_nothing():
