@@ -52,8 +52,8 @@ def _cell(cell: ArmCell) -> Text:
 
 def _long(view: StrategyView) -> Table:
     table = _table()
-    for name in ("Metric", "Strategy"):
-        table.add_column(name, overflow="fold")
+    table.add_column("Metric", overflow="fold")
+    table.add_column("Strategy", no_wrap=True)
     for name in ("Mean", "Change"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("Interval", no_wrap=True)

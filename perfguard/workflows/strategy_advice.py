@@ -7,9 +7,10 @@ Source: C. E. Bonferroni's inequality.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
-from perfguard.model.scenario import Strategy, UserMetric
+from perfguard.model.scenario import Scenario, Strategy, UserMetric
 from perfguard.model.strategies import ArmMeaning, ArmMetric, ChangeKind, StrategyArm
 from perfguard.stats.paired import PairedChange, paired_change
 
@@ -21,18 +22,17 @@ def advise(
     logs: Mapping[Strategy, Mapping[int, float]],
     *,
     metric: UserMetric,
-    scenario: str,
-    confidence: float,
+    scenario: Scenario,
 ) -> str:
-    """Say which strategy to run, or why none can be advised.
+    """Say which strategy to run, or why none can be advised; to stay only where none can be better by much.
 
     Args:
         arms: the baseline first.
         logs: by strategy and block, the log of `metric` where larger is better.
         metric: what the run is judged by.
-        scenario: its name.
-        confidence: the level that the advice as a whole has.
+        scenario: its limits tell the level that the advice as a whole has, and the smallest gain worth naming.
     """
+    confidence, least = scenario.limits.confidence, math.log1p(scenario.limits.min_effect_frac)
     baseline, *others = arms
     if not logs[baseline.strategy]:
         reason = baseline.untestable_reason or "no trial of it ended"
@@ -53,14 +53,18 @@ def advise(
     if not surely:
         worse = [strategy.value for strategy, found in against.items() if found.excludes_zero]
         said = f"; {_listed(worse)} {'is' if len(worse) == 1 else 'are'} surely worse" if worse else ""
+        nearest = f"the nearest is {best.value}: {_told(lines[best], confidence)}"
+        # Not told apart is not equal: to stay is advised where a gain worth naming is ruled out.
+        if any(found.high is not None and found.high >= least for found in against.values()):
+            return f"Nothing can be advised yet: more blocks would tell ({nearest}){said}."
         return (
-            f"Today stay with {baseline.strategy.value} under {scenario}: no strategy is better beyond the noise of "
-            f"all comparisons (the nearest is {best.value}: {_told(lines[best], confidence)}){said}."
+            f"Today stay with {baseline.strategy.value} under {scenario.name}: no strategy gives "
+            f"{100 * scenario.limits.min_effect_frac:g}% or more ({nearest}){said}."
         )
     best = max(surely, key=lambda strategy: against[strategy].mean)
     price = _price(next(arm for arm in others if arm.strategy is best), confidence)
     peers = _peers(logs, best, surely, confidence)
-    return f"Today run {best.value} under {scenario}: {_told(lines[best], confidence)}{price}{peers}."
+    return f"Today run {best.value} under {scenario.name}: {_told(lines[best], confidence)}{price}{peers}."
 
 
 def _level(confidence: float, count: int) -> float:

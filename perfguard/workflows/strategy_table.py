@@ -69,8 +69,7 @@ def _table(session: Session, judge: Judge, revision: Revision, strategies: Seque
             arms,
             {strategy: _logs(by_block, scenario.metric) for strategy, by_block in values.items()},
             metric=scenario.metric,
-            scenario=scenario.name,
-            confidence=confidence,
+            scenario=scenario,
         ),
     )
 
@@ -111,7 +110,7 @@ def _keys(values: Sequence[_Values]) -> tuple[_Key, ...]:
     known = {key for each in values for key in each}
     waits = {key: fmean([each[key] for each in values if key in each]) for key in known if key[0] == GIL_WAIT}
     # The GIL belongs to one process each: that of the one that waits most is the one to look at.
-    worst = max(sorted(waits), key=waits.__getitem__, default=None)
+    worst = max(waits, key=lambda key: (waits[key], key[1] == ROLE_TOKENIZER, key[1]), default=None)
     order = (*_USER_METRICS, WORKING_CPU, PICKLE, GIL_WAIT)
     shown = [key for key in known if key not in waits or key == worst]
     return tuple(sorted(shown, key=lambda key: (order.index(key[0]), key[1])))
