@@ -25,7 +25,7 @@ _FEWEST_FOR_A_TIE = 2
 def winner_chart(result: StudyResult, ranks: int) -> Chart | None:
     """Draw media (small to large, upwards) by concurrency; a cell names the fastest strategy and by how much.
 
-    Ties are hatched and say so: colour is not needed to read it. None where nothing was measured.
+    Ties are hatched, grey, and say so: colour is not needed to read it. None where nothing was measured.
     """
     cells = {(each.cell.media, each.cell.concurrency): each for each in result.cells if each.cell.ranks == ranks}
     if not cells:
@@ -45,7 +45,7 @@ def winner_chart(result: StudyResult, ranks: int) -> Chart | None:
                     axes.add_patch(
                         Rectangle(
                             (column - 0.5, row - 0.5), 1, 1, facecolor="black", alpha=_TINT, linewidth=0,
-                            gid=looks[cell.leaders[0]],
+                            gid=looks[cell.leaders[0]] if len(cell.leaders) < _FEWEST_FOR_A_TIE else f"{CLASS}tie",
                         )
                     )  # fmt: skip
                     _write(axes, column, row, cell)
