@@ -56,7 +56,7 @@ def main() -> None:
         values = [float(row[metric]) for row in rows]
         points, _ = compute_change_points(values, window_len=WINDOW, max_pvalue=MAX_PVALUE)
         print(f"{metric}: Otava names {[rows[point.index]['commit'] for point in points]};", end=" ")
-        told = [first_told(values, point.index) for point in points]
+        told = [first_told(values, int(point.index)) for point in points]
         print(f"first told {told} nights after it; spread before {statistics.stdev(values[:6]) / values[0]:.1%}")
     clean = [false_alarms(simulated(random.Random(seed), [100.0] * NIGHTS)) for seed in range(SEEDS)]
     worlds = sum(map(bool, clean))

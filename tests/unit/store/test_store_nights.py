@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from perfguard.model.errors import PerfguardError, UsageError
-from perfguard.model.night import Acceptance, MachineFingerprint, NightRecord, NightVerdict
+from perfguard.model.night import Acceptance, BegunRun, MachineFingerprint, NightRecord, NightVerdict, Stage
 from perfguard.model.revision import Revision
 from perfguard.store.nights import NightStore, new_id
 
@@ -43,6 +43,22 @@ def a_night(number=1, **changed):
 def an_acceptance():
     return Acceptance(
         schema_version=1, id=new_id(), commit="b" * 40, reason="known", after_night="n", accepted_at="2026-01-02"
+    )
+
+
+def a_begun_run(number=1):
+    return BegunRun(
+        schema_version=1,
+        id=f"night-{number}",
+        night="night",
+        branch="main",
+        scenario="s",
+        machine="k",
+        stage=Stage.COMPARE,
+        attempt=number,
+        low="a" * 40,
+        high="b" * 40,
+        run_dir=f"runs/night-{number}",
     )
 
 
@@ -159,3 +175,23 @@ def test_a_folder_that_is_missing_or_cannot_be_made_is_said(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(PerfguardError, match="cannot write the state folder"):
         NightStore(tmp_path / "file").prepare()
+
+
+def test_what_was_begun_is_kept_until_it_is_taken_away(store):
+    first, second = a_begun_run(1), a_begun_run(2)
+    store.add_begun(second)
+    store.add_begun(first)
+    store.add_begun(first)  # said twice, kept once
+    assert store.read().begun == (first, second)
+    store.remove_begun(first)
+    store.remove_begun(first)
+    assert store.read().begun == (second,)
+
+
+def test_a_damaged_file_of_what_was_begun_stops_nothing(store):
+    kept = a_night(1)
+    store.add_night(kept)
+    path = store.add_begun(a_begun_run())
+    path.write_bytes(path.read_bytes()[:-20])
+    history = store.read()
+    assert (history.nights, history.begun, len(history.problems)) == ((kept,), (), 1)
