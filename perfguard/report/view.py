@@ -17,6 +17,7 @@ from perfguard.model.result import (
     Direction,
     RunInfo,
 )
+from perfguard.model.scenario import Device
 from perfguard.model.trial import Completed, Trial
 from perfguard.report import rows, words
 from perfguard.report.answers import Answer, answers, check_command, frames_of, parent_of
@@ -35,6 +36,7 @@ _HUNK_LINES_LIMIT = 600
 _VALUE_LIMIT = 1000
 _MOST_FRAMES = 100
 CPU_RUN_NOTE = "CPU run: judges the request path, not the kernels."
+CUDA_STAND_IN_NOTE = "Stand-in kernels: judges the request path, not the kernels."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +169,7 @@ def build_page(result: AnyResult) -> Page:
         trials=trials,
         environment=tuple((words.one_line(k, 100), words.one_line(v, _VALUE_LIMIT)) for k, v in run.environment),
         stand_ins=tuple(words.one_line(each, _VALUE_LIMIT) for each in run.stand_ins),
-        device_note=CPU_RUN_NOTE if run.stand_ins else "",
+        device_note=_device_note(run),
         lost=_lost(run),
         wall=words.seconds(run.wall_s),
         check=check_command(result),
@@ -194,6 +196,13 @@ _COMPARE_LOOKS = {
 }
 
 
+def _device_note(run: RunInfo) -> str:
+    """Say what a run with stand-ins cannot judge; nothing where there were none."""
+    if not run.stand_ins:
+        return ""
+    return CUDA_STAND_IN_NOTE if ("device", Device.CUDA.value) in run.environment else CPU_RUN_NOTE
+
+
 def _banner(result: AnyResult) -> Banner:
     facts = [words.counted(len(result.trials), "trial")]
     untestable = sum(1 for trial in result.trials if not isinstance(trial.outcome, Completed))
@@ -218,7 +227,7 @@ def _banner(result: AnyResult) -> Banner:
         )
     facts.append(f"scenario {words.one_line(result.run.scenario, 80)}")
     facts.append(_lost(result.run))
-    facts.append(CPU_RUN_NOTE.rstrip(".") if result.run.stand_ins else "no stand-ins")
+    facts.append(_device_note(result.run).rstrip(".") or "no stand-ins")
     effects = result.effects if isinstance(result, (BisectResult, CompareResult)) else ()
     first = min(effects, key=lambda effect: effect.metric != result.run.metric, default=None)
     return Banner(
