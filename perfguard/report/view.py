@@ -18,6 +18,7 @@ from perfguard.model.result import (
     RunInfo,
     RunResult,
 )
+from perfguard.model.scenario import Device
 from perfguard.model.trial import Completed, Trial
 from perfguard.report import rows, words
 from perfguard.report.answers import Answer, answers, check_command, frames_of, parent_of
@@ -37,6 +38,7 @@ _HUNK_LINES_LIMIT = 600
 _VALUE_LIMIT = 1000
 _MOST_FRAMES = 100
 CPU_RUN_NOTE = "CPU run: judges the request path, not the kernels."
+CUDA_STAND_IN_NOTE = "Stand-in kernels: judges the request path, not the kernels."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +173,7 @@ def build_page(result: AnyResult) -> Page:
         trials=trials,
         environment=tuple((words.one_line(k, 100), words.one_line(v, _VALUE_LIMIT)) for k, v in run.environment),
         stand_ins=tuple(words.one_line(each, _VALUE_LIMIT) for each in run.stand_ins),
-        device_note=CPU_RUN_NOTE if run.stand_ins else "",
+        device_note=_device_note(run),
         lost=_lost(run),
         wall=words.seconds(run.wall_s),
         check=check_command(result),
@@ -198,6 +200,13 @@ _COMPARE_LOOKS = {
     CompareVerdict.NO_CHANGE: ("no-change", "=", "No change"),
     CompareVerdict.UNKNOWN: ("unknown", "?", "Unknown"),
 }
+
+
+def _device_note(run: RunInfo) -> str:
+    """Say what a run with stand-ins cannot judge; nothing where there were none."""
+    if not run.stand_ins:
+        return ""
+    return CUDA_STAND_IN_NOTE if ("device", Device.CUDA.value) in run.environment else CPU_RUN_NOTE
 
 
 def _banner(result: AnyResult) -> Banner:
@@ -227,7 +236,7 @@ def _banner(result: AnyResult) -> Banner:
         sentence = f"{count} measured side by side{_with_strategies(result)}; {told}."
     facts.append(f"scenario {words.one_line(result.run.scenario, 80)}")
     facts.append(_lost(result.run))
-    facts.append(CPU_RUN_NOTE.rstrip(".") if result.run.stand_ins else "no stand-ins")
+    facts.append(_device_note(result.run).rstrip(".") or "no stand-ins")
     effects = result.effects if isinstance(result, (BisectResult, CompareResult)) else ()
     first = min(effects, key=lambda effect: effect.metric != result.run.metric, default=None)
     return Banner(

@@ -6,7 +6,7 @@ import pytest
 
 from perfguard.model.result import CompareVerdict, Direction
 from perfguard.report.clean import clean
-from perfguard.report.view import CPU_RUN_NOTE, build_page
+from perfguard.report.view import CPU_RUN_NOTE, CUDA_STAND_IN_NOTE, build_page
 
 
 def page_of(result):
@@ -137,3 +137,22 @@ def test_a_huge_diff_is_cut_and_says_so(samples):
 def test_no_samples_is_not_zero_percent(samples):
     facts = page_of(samples.bisect_result(run=samples.run_info(lost_samples=0, kept_samples=0))).banner.facts
     assert "no stacks were sampled" in facts
+
+
+def test_stand_ins_on_cards_are_not_called_a_cpu_run(samples):
+    result = samples.compare_result()
+    run = replace(
+        result.run, environment=(*result.run.environment, ("device", "cuda")), stand_ins=("sgl_kernel: plain",)
+    )
+    page = page_of(replace(result, run=run))
+    assert page.device_note == CUDA_STAND_IN_NOTE
+    assert "Stand-in kernels" in page.banner.facts[-1]
+
+
+def test_how_busy_the_cards_were_is_a_column_only_where_they_were_read(samples):
+    result = samples.run_result()
+    assert not page_of(result).has_gpu
+    measured = tuple(replace(summary, gpu_busy_frac=0.19) for summary in result.revisions)
+    page = page_of(replace(result, revisions=measured))
+    assert page.has_gpu
+    assert {row.gpu for row in page.revisions} == {"19.00%"}
