@@ -147,7 +147,8 @@ def test_the_table_fits_into_eighty_columns_with_every_number(start, tmp_path, c
     page = tmp_path / "page.html"
     assert record(tmp_path, "--pid", str(child.pid), "-q", "--report", str(page)) == 0
     printed = capsys.readouterr().out
-    threads = json.loads((tmp_path / "out" / "record.json").read_text())["processes"][0]["threads"]
+    document = json.loads((tmp_path / "out" / "record.json").read_text())
+    threads = document["processes"][0]["threads"]
     for thread in threads[:2]:
         (row,) = [line for line in printed.splitlines() if line.split()[:1] == [str(thread["tid"])] and ":" not in line]
         numbers = [f"{thread[part]:.1%}" for part in ("running_frac", "gil_hold_frac", "gil_wait_frac", "off_cpu_frac")]
@@ -160,9 +161,9 @@ def test_the_table_fits_into_eighty_columns_with_every_number(start, tmp_path, c
     flame = json.loads(zlib.decompress(base64.b64decode(packed)))
     assert [layer["unit"]["name"] for layer in flame["layers"]] == ["ms holding the GIL", "ms waiting for the GIL"]
     spinning = [role for role in flame["roles"] if any(any(side) for side in role["layers"]["hold"]["self"])]
-    assert len(spinning) == 2
+    assert len(spinning) >= 2
     held_ms = sum(sum(role["layers"]["hold"]["self"][0]) for role in spinning)
-    assert 1000 < held_ms < 2500
+    assert 0.7 < held_ms / 1000 / document["duration_s"] < 1.1
 
 
 def test_a_process_that_ends_while_it_is_recorded_ends_the_recording(start, tmp_path):
