@@ -187,7 +187,7 @@ and where the culprit is.
 - started in between: revisions started for placing the change. A bisect starts the two ends besides, and for the
   confirmation the culprit's own parent, where that one was folded into another commit (as in the real case).
 - right: of the placing alone, at 95%. The duel that confirms it comes after, and names nobody that it does not confirm.
-- The weights and the mixing with even ones were chosen before, on seeds below 700,000; these are seeds from there on.
+- The weights and the mixing with even ones were chosen before these seeds, from 700,000 on, were run.
 
 """
 
