@@ -125,7 +125,8 @@ def test_a_bundle_is_made_here_and_measured_from_where_nothing_can_be_asked(tmp_
     (tmp_path / "small.toml").write_text(SPEC)
     (tmp_path / "six.toml").write_text(SCENARIO)
     here = Path(__file__).parents[2]
-    provided = ",".join(Requirement(each).name for each in requirements())
+    needed = [Requirement(each) for each in requirements()]
+    provided = ",".join(each.name for each in needed if each.marker is None or each.marker.evaluate())
     made = call(
         [
             *(sys.executable, "-m", "perfguard.cli.main", "bundle", "create", "--json", "-q"),
