@@ -32,7 +32,7 @@ from perfguard.revisions.environments import Environment, existing_environment
 from perfguard.revisions.own_wheel import requirements, write_own_wheel, write_zip
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from perfguard.model.progress import Progress
     from perfguard.revisions.repository import Repository
@@ -48,15 +48,21 @@ _MIB = 2**20
 class Contents:
     """What goes into a bundle: revisions of `repository`, and the packages of `spec` for `machine`.
 
-    `scenarios` is the folder of the scenarios that come with perfguard; `split_bytes` the largest part, None for one.
+    `named` has the revisions by what they were asked for as: they can be asked for by it there, too. `scenarios` is the
+    folder of the scenarios that come with perfguard; `split_bytes` the largest part, None for one.
     """
 
     repository: Repository
-    revisions: tuple[Revision, ...]
+    named: Mapping[str, Revision]
     spec: EnvironmentSpec
     machine: Machine
     scenarios: Path
     split_bytes: int | None = None
+
+    @property
+    def revisions(self) -> tuple[Revision, ...]:
+        """The revisions, each once."""
+        return tuple(dict.fromkeys(self.named.values()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +125,7 @@ def _pack(contents: Contents, draft: Path, out: Path, progress: Progress) -> Bun
         "kind": contents.repository.kind.value,
         "origin": contents.repository.origin,
         "revisions": [asdict(revision) for revision in contents.revisions],
+        "names": {name: revision.commit for name, revision in contents.named.items()},
         "model": model,
         "files": [
             {
@@ -241,6 +248,7 @@ class Bundle:
         self.kind = HistoryKind(manifest["kind"])
         self.origin = str(manifest["origin"])
         self._revisions = tuple(msgspec.convert(each, Revision) for each in manifest["revisions"])
+        self._names: dict[str, str] = manifest.get("names", {})
         self._model = manifest["model"]
         self._digest = bundle_install.manifest_digest(manifest)
         self._cache_dir = cache_dir.absolute()
@@ -248,12 +256,12 @@ class Bundle:
         self._progress = progress
 
     def resolve(self, ref: str) -> Revision:
-        """The revision that `ref` names: its label, its commit's hash, or the beginning of that.
+        """The revision that `ref` names: what it was packed as, its label, its commit's hash, or the beginning of that.
 
         Raises:
             UnknownRevisionError: the bundle has no such revision, or several; the hint lists what it has.
         """
-        found = [each for each in self._revisions if each.label == ref] or [
+        found = [each for each in self._revisions if ref == each.label or self._names.get(ref) == each.commit] or [
             each for each in self._revisions if len(ref) >= _SHORTEST_PREFIX and each.commit.startswith(ref)
         ]
         if len(found) != 1:

@@ -60,7 +60,7 @@ def pack(request: BundleRequest, progress: Progress) -> BundleSummary:
         repository = named_releases(request.package, refs, cache_dir=cache_dir(), progress=progress)
     contents = Contents(
         repository=repository,
-        revisions=tuple(dict.fromkeys(repository.resolve(ref) for ref in refs)),
+        named={ref: repository.resolve(ref) for ref in refs},
         spec=load_spec(request.environment_spec),
         machine=machine,
         scenarios=scenario_dir(),
