@@ -9,19 +9,18 @@ Source: nvml.h, `nvmlUtilization_t`, `nvmlDeviceGetPcieThroughput`.
 
 from __future__ import annotations
 
-import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, final
 
 from perfguard.model.errors import PerfguardError
 from perfguard.model.gpu import CardLoad, GpuResult
+from perfguard.samplers.repeater import Repeater
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 RATE_HZ = 10.0
-_JOIN_TIMEOUT_S = 30.0
 _PERCENT = 100.0
 _MILLIWATTS = 1000.0
 # NVML's numbers of counters, and the bytes that one count stands for. Source: nvml.h, "Field Identifiers".
@@ -61,12 +60,10 @@ class GpuSampler:
     def __init__(self, *, rate_hz: float = RATE_HZ, nvml: Any = None) -> None:
         if not 0 < rate_hz <= _PERCENT:
             raise PerfguardError(f"cards cannot be read {rate_hz:g} times a second", hint="choose 0.1 to 100")
-        self._interval_s = 1.0 / rate_hz
         self._nvml = nvml
         self._cards: list[_Card] = []
         self._unknown = ""
-        self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._repeater = Repeater(self._read, interval_s=1.0 / rate_hz, name="perfguard-gpu")
         self._opened = False
         self._began_s: float | None = None
 
@@ -76,8 +73,7 @@ class GpuSampler:
         self._began_s = time.perf_counter()
         self._read()
         if self._cards:
-            self._thread = threading.Thread(target=self._run, name="perfguard-gpu", daemon=True)
-            self._thread.start()
+            self._repeater.start()
 
     def stop(self) -> GpuResult:
         """Return what was read since `start()`.
@@ -87,7 +83,7 @@ class GpuSampler:
         """
         if self._began_s is None:
             raise PerfguardError("the GPU sampler was stopped before it was started")
-        self._join()
+        self._repeater.close()
         self._read()
         duration_s = time.perf_counter() - self._began_s
         loads = [self._load(card, duration_s) for card in self._cards]
@@ -98,7 +94,7 @@ class GpuSampler:
 
     def close(self) -> None:
         """End the readings and let go of the driver; does nothing after `stop()`."""
-        self._join()
+        self._repeater.close()
         if self._opened:
             self._opened = False
             self._nvml.nvmlShutdown()
@@ -162,10 +158,6 @@ class GpuSampler:
                 found[name] = int(value.value.ullVal)
         return found
 
-    def _run(self) -> None:
-        while not self._ended.wait(self._interval_s):
-            self._read()
-
     def _read(self) -> None:
         for card in self._cards:
             try:
@@ -179,12 +171,6 @@ class GpuSampler:
                 card.power_w.append(self._nvml.nvmlDeviceGetPowerUsage(card.handle) / _MILLIWATTS)
             except self._nvml.NVMLError:
                 continue  # not every card tells its power
-
-    def _join(self) -> None:
-        if self._thread is not None:
-            self._ended.set()
-            self._thread.join(timeout=_JOIN_TIMEOUT_S)
-            self._thread = None
 
     def _load(self, card: _Card, duration_s: float) -> CardLoad | None:
         if not card.busy or not card.memory_used:

@@ -7,13 +7,13 @@ or unmaps memory at that moment waits for it.
 
 from __future__ import annotations
 
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 from perfguard.model.errors import PerfguardError
 from perfguard.model.memory import MemoryReading, ProcessReadings
+from perfguard.samplers.repeater import Repeater
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 MIN_INTERVAL_S = 0.1
 _KIB = 1024
-_JOIN_TIMEOUT_S = 30.0
 
 
 @final
@@ -40,20 +39,17 @@ class MemorySampler:
                 f"memory cannot be read every {interval_s:g} s", hint=f"choose {MIN_INTERVAL_S:g} s or more"
             )
         self._processes = tuple(processes)
-        self._interval_s = interval_s
         self._proc_root = proc_root
         self._readings: list[list[MemoryReading]] = [[] for _ in self._processes]
         self._unknown = [""] * len(self._processes)
-        self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._repeater = Repeater(self._read, interval_s=interval_s, name="perfguard-memory")
         self._began_s = 0.0
 
     def start(self) -> None:
         """Read once, and go on in the background."""
         self._began_s = time.perf_counter()
         self._read()
-        self._thread = threading.Thread(target=self._run, name="perfguard-memory", daemon=True)
-        self._thread.start()
+        self._repeater.start()
 
     def stop(self) -> tuple[ProcessReadings, ...]:
         """Read a last time and return what was read since `start()`, in the order of the processes.
@@ -61,7 +57,7 @@ class MemorySampler:
         Raises:
             PerfguardError: it was not started.
         """
-        if self._thread is None:
+        if not self._repeater.is_running:
             raise PerfguardError("the memory sampler was stopped before it was started")
         self.close()
         self._read()
@@ -72,10 +68,7 @@ class MemorySampler:
 
     def close(self) -> None:
         """End the readings; does nothing after `stop()`."""
-        if self._thread is not None:
-            self._ended.set()
-            self._thread.join(timeout=_JOIN_TIMEOUT_S)
-            self._thread = None
+        self._repeater.close()
 
     def __enter__(self) -> MemorySampler:
         return self
@@ -84,10 +77,6 @@ class MemorySampler:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-    def _run(self) -> None:
-        while not self._ended.wait(self._interval_s):
-            self._read()
 
     def _read(self) -> None:
         for place, (pid, _) in enumerate(self._processes):

@@ -10,20 +10,19 @@ from __future__ import annotations
 import os
 import socket
 import struct
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 from perfguard.model.errors import PerfguardError
 from perfguard.model.traffic import ProcessTraffic
+from perfguard.samplers.repeater import Repeater
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import TracebackType
 
 MIN_INTERVAL_S = 0.1
-_JOIN_TIMEOUT_S = 30.0
 _ANSWER_TIMEOUT_S = 5.0
 
 _NETLINK_SOCK_DIAG = 4
@@ -58,18 +57,15 @@ class SocketSampler:
             raise PerfguardError(
                 f"sockets cannot be looked at every {interval_s:g} s", hint=f"choose {MIN_INTERVAL_S:g} s or more"
             )
-        self._interval_s = interval_s
         self._processes = [_Process(pid, role) for pid, role in processes]
-        self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._repeater = Repeater(lambda: self._look(first=False), interval_s=interval_s, name="perfguard-sockets")
         self._began_s = 0.0
 
     def start(self) -> None:
         """Note every connection's counters, and go on in the background."""
         self._began_s = time.perf_counter()
         self._look(first=True)
-        self._thread = threading.Thread(target=self._run, name="perfguard-sockets", daemon=True)
-        self._thread.start()
+        self._repeater.start()
 
     def stop(self) -> tuple[ProcessTraffic, ...]:
         """Look a last time and return what was moved since `start()`, in the order of the processes.
@@ -77,7 +73,7 @@ class SocketSampler:
         Raises:
             PerfguardError: it was not started.
         """
-        if self._thread is None:
+        if not self._repeater.is_running:
             raise PerfguardError("the socket sampler was stopped before it was started")
         self.close()
         self._look(first=False)
@@ -86,10 +82,7 @@ class SocketSampler:
 
     def close(self) -> None:
         """End the looks; does nothing after `stop()`."""
-        if self._thread is not None:
-            self._ended.set()
-            self._thread.join(timeout=_JOIN_TIMEOUT_S)
-            self._thread = None
+        self._repeater.close()
 
     def __enter__(self) -> SocketSampler:
         return self
@@ -98,10 +91,6 @@ class SocketSampler:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-    def _run(self) -> None:
-        while not self._ended.wait(self._interval_s):
-            self._look(first=False)
 
     def _look(self, *, first: bool) -> None:
         try:
