@@ -42,6 +42,9 @@ RATES_RPS = {
 }
 # So many batches let every size be seen once before what is open is counted for the first time.
 SETTLING_BATCHES = len(RATES_RPS)
+# The lasting memory of a group grows to what a batch has in flight, some 70 MB. What is not given back makes it grow
+# with every request instead: by 600 MB in the time that a group lives here.
+MOST_ARENA_MB = 200
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,7 +53,8 @@ class Tally:
 
     `failed` requests were in a batch that ended with an error that names the killed rank, `unclear` ones in a batch
     that ended with another. `cancelled` ones ended before a rank built them. Descriptors and mappings are counted in
-    the processes of a group between batches, and descriptors in this one over the whole run.
+    the processes of a group between batches, and descriptors in this one over the whole run. `arena_mb` is the most
+    that the lasting memory of a group had between batches; its one mapping a process is no mapping left.
     """
 
     strategy: str
@@ -68,12 +72,15 @@ class Tally:
     descriptors_grown: int = 0
     mappings_left: int = 0
     processes_left: int = 0
+    arena_mb: int = 0
 
     @property
     def faults(self) -> tuple[str, ...]:
         """The counts that should have been zero and are not."""
         names = ("unclear", "mismatched", "segments_left", "descriptors_grown", "mappings_left", "processes_left")
         found = [f"{name} {getattr(self, name)}" for name in names if getattr(self, name)]
+        if self.arena_mb > MOST_ARENA_MB:
+            found.append(f"arena of {self.arena_mb} MB")
         told = self.answered + self.cancelled + self.failed + self.unclear
         return (*found, *([f"{self.requests - told} requests without an end"] if told != self.requests else []))
 
@@ -235,6 +242,7 @@ def _until_killed(run_of: Run, transport: RunningTransport, batches: range) -> i
         if timer is not None:
             return number + 1  # the batch was quicker than the kill: its group is gone all the same
         tally.mappings_left += sum(_mappings(process, run_of.prefixes()) for process in processes)
+        tally.arena_mb = max(tally.arena_mb, *(_arena_mb(process, run_of.prefixes()) for process in processes))
         if place == SETTLING_BATCHES - 1:
             settled = [process.num_fds() for process in processes]
         elif settled:
@@ -264,8 +272,17 @@ def _rank_of(pid: int) -> int | None:
 
 
 def _mappings(process: psutil.Process, prefixes: Sequence[str]) -> int:
+    """Count the mappings of segments; that of the arena lasts as long as the process."""
     maps = Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8", errors="replace")
-    return sum(maps.count(prefix) for prefix in prefixes)
+    return sum(maps.count(prefix) - maps.count(f"{prefix}arena") for prefix in prefixes)
+
+
+def _arena_mb(process: psutil.Process, prefixes: Sequence[str]) -> int:
+    """Return the memory of the arena that a process writes, in MB; 0 where it writes none."""
+    for descriptor in Path(f"/proc/{process.pid}/fd").iterdir():
+        if str(descriptor.readlink()).startswith(tuple(f"{SHM}/{prefix}arena" for prefix in prefixes)):
+            return round(descriptor.stat().st_blocks * 512 / 1e6)
+    return 0
 
 
 def _lives(process: psutil.Process) -> bool:
@@ -286,17 +303,18 @@ def table(arguments: argparse.Namespace) -> int:
                 tally = sums.setdefault(key, Tally(strategy=key[0], ranks=key[1], seed=0))
                 for name in _counts():
                     setattr(tally, name, getattr(tally, name) + int(row[name]))
-    names = [name.replace("_", " ") for name in _counts()]
+                tally.arena_mb = max(tally.arena_mb, int(row["arena_mb"]))
+    names = [*(name.replace("_", " ") for name in _counts()), "arena, most MB"]
     print("| strategy | ranks |", " | ".join(names), "|")
     print("|---|---|" + "---|" * len(names))
     for tally in sums.values():
-        cells: Sequence[str] = [f"{getattr(tally, name):,}" for name in _counts()]
+        cells = [f"{getattr(tally, name):,}" for name in (*_counts(), "arena_mb")]
         print(f"| {tally.strategy} | {tally.ranks} |", " | ".join(cells), "|")
     return 1 if any(tally.faults for tally in sums.values()) else 0
 
 
 def _counts() -> list[str]:
-    return [field.name for field in fields(Tally) if field.name not in ("strategy", "ranks", "seed")]
+    return [field.name for field in fields(Tally) if field.name not in ("strategy", "ranks", "seed", "arena_mb")]
 
 
 if __name__ == "__main__":

@@ -82,23 +82,29 @@ def wrong_cases(share):
 
 
 def shared_memory(rank, ranks):
-    """Let rank 0 write every case to a segment, and every rank map it."""
+    """Let rank 0 write every case to its lasting memory and to a segment of its own, and every rank map it."""
     records = []
-    producer = shared.Producer(ranks, lambda **fields: records.append(fields)) if rank == 0 else None
 
-    def share(case):
-        message = [producer.publish(CASES[case]()) if producer else None]
-        dist.broadcast_object_list(message, src=0)
-        return message[0].attach(rank)
+    def make(**options):
+        return shared.Producer(ranks, lambda **fields: records.append(fields), **options) if rank == 0 else None
 
-    wrong = wrong_cases(share)
+    def wrong_by(producer):
+        def share(case):
+            message = [producer.publish(CASES[case]()) if producer else None]
+            dist.broadcast_object_list(message, src=0)
+            return message[0].attach(rank)
+
+        return wrong_cases(share)
+
+    lasting, alone = make(), make(arena_bytes=0)
+    wrong = [*wrong_by(lasting), *wrong_by(alone)]
     dist.barrier()
     left = [
         entry.name
         for entry in Path(shared.DIRECTORY).iterdir()
-        if records and entry.name.startswith(records[0]["shm_prefix"])
+        if any(entry.name.startswith(fields["shm_prefix"]) for fields in records if "shm_prefix" in fields)
     ]
-    lost = [producer.publish({"a": torch.zeros(9000)}) if producer else None]
+    lost = [alone.publish({"a": torch.zeros(9000)}) if alone else None]
     dist.broadcast_object_list(lost, src=0)
     refused = ""
     if rank == ranks - 1:  # one rank fails; the others take theirs
