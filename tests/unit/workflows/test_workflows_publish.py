@@ -201,7 +201,7 @@ def test_no_gh_no_token_and_no_repository_are_one_clear_line(forge, capsys, monk
     capsys.readouterr()
     assert forge.publish() == 128
     first, *rest = capsys.readouterr().err.splitlines()
-    assert first == "perfguard: the issues need GitHub's command line, and there is no `gh` on the PATH"
+    assert first == "perfguard: there is no `gh` on the PATH"
     assert len(rest) == 1
 
 
