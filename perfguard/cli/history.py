@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import sys
 from pathlib import Path
@@ -21,28 +19,31 @@ from perfguard.model.errors import EXIT_OK
 from perfguard.model.night import NIGHT_SCHEMA_VERSION, NightRecord, NightVerdict
 from perfguard.report import words
 from perfguard.report.clean import clean_text
-from perfguard.report.document import write_document
+from perfguard.report.document import write_bytes, write_document
+from perfguard.report.night_export import to_csv, to_parquet
 from perfguard.store.nights import NightHistory, NightStore
 
 _STYLES = {NightVerdict.REGRESSION: "bold red", NightVerdict.UNKNOWN: "yellow", NightVerdict.FAILED: "yellow"}
-_COLUMNS = (
-    "number", "night", "started_at", "branch", "scenario", "verdict", "head", "baseline", "culprit",
-    "metric", "ratio", "low", "high", "trials", "wall_s", "machine", "sentence", "reason",
-)  # fmt: skip
 
 
 def history_command(
     state: StateOption,
     csv_file: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the nights as CSV too.")] = None,
+    parquet_file: Annotated[
+        Path | None, typer.Option("--parquet", metavar="FILE", help="Write the nights as Parquet too.")
+    ] = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,  # noqa: ARG001 - read where errors are caught
 ) -> int:
     """Show the nights that a state folder holds, oldest first, and what was accepted."""
-    if csv_file is not None:
-        check_file("--csv", csv_file)
+    for option, file in (("--csv", csv_file), ("--parquet", parquet_file)):
+        if file is not None:
+            check_file(option, file)
     history = NightStore(state).read()
     if csv_file is not None:
-        write_document(_csv(history), csv_file)
+        write_document(to_csv(history.nights), csv_file)
+    if parquet_file is not None:
+        write_bytes(to_parquet(history.nights), parquet_file)
     if as_json:
         document = {
             "schema_version": NIGHT_SCHEMA_VERSION,
@@ -54,29 +55,6 @@ def history_command(
     else:
         _print(history, Console())
     return EXIT_OK
-
-
-def _csv(history: NightHistory) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    for night in history.nights:
-        effect = night.effects[0] if night.effects else None
-        writer.writerow([
-            night.number, night.night, night.started_at, _cell(night.branch), _cell(night.scenario),
-            night.verdict.value,
-            night.head.commit if night.head else "", night.baseline.commit if night.baseline else "",
-            night.culprit.revision.commit if night.culprit else "",
-            effect.metric if effect else night.metric,
-            effect.ratio if effect else "", effect.low if effect else "", effect.high if effect else "",
-            night.trials, night.wall_s, _cell(night.machine.described), _cell(night.sentence), _cell(night.reason),
-        ])  # fmt: skip
-    return text.getvalue()
-
-
-def _cell(text: str) -> str:
-    """Make a text harmless in a spreadsheet, which takes some first characters for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def _print(history: NightHistory, console: Console) -> None:
