@@ -6,9 +6,7 @@ Everything but the servers is the real code: git, the store, the duels, the sear
 from __future__ import annotations
 
 import math
-import os
 import random
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
 from made_trials import make_samples, make_trial
+from small_server import Repository, program
 
 from perfguard.model.errors import PerfguardError
 from perfguard.model.night import MachineFingerprint, NightRecord
@@ -67,8 +66,10 @@ confidence = 0.95
 max_trials = 120
 """
 
-SERVER = """
-import asyncio, math, pathlib, random, sys
+SERVER = program(
+    'await wait(head) or b"up"',
+    prelude="""
+import math, pathlib, random
 
 start_sd, factor, is_broken = map(float, pathlib.Path("MACHINE").read_text().split())
 if is_broken:
@@ -76,24 +77,11 @@ if is_broken:
 speed = float(pathlib.Path("speed").read_text()) * factor * math.exp(random.gauss(0.0, start_sd))
 
 
-async def answer(reader, writer):
-    try:
-        while head := await reader.readuntil(b"\\r\\n\\r\\n"):
-            if head.startswith(b"POST"):
-                await asyncio.sleep(1.0 / speed)
-            writer.write(b"HTTP/1.1 200 OK\\r\\ncontent-length: 2\\r\\n\\r\\nup")
-            await writer.drain()
-    except (asyncio.IncompleteReadError, ConnectionError):
-        writer.close()
-
-
-async def main():
-    async with await asyncio.start_server(answer, "127.0.0.1", int(sys.argv[1])) as server:
-        await server.serve_forever()
-
-
-asyncio.run(main())
-"""
+async def wait(head):
+    if head.startswith(b"POST"):
+        await asyncio.sleep(1.0 / speed)
+""",
+)
 
 
 @dataclass(kw_only=True)
@@ -115,10 +103,8 @@ class World:
     def __init__(self, root: Path, seed: int, *, min_effect: float = 0.03) -> None:
         """Make an empty repository below `root`, or go on with the one that is there."""
         self.root = root
-        self.repo = root / "clone"
-        self.repo.mkdir(parents=True, exist_ok=True)
+        self.repository = Repository(root / "clone")
         self.machine = Machine(rng=random.Random(seed))
-        self._git("init", "--quiet", "--initial-branch=main")
         (root / "simulated.toml").write_text(SCENARIO.format(min_effect=min_effect))
         self._scenario = load_scenario(str(root / "simulated.toml"))
         self._speeds: dict[str, float] = {}
@@ -127,11 +113,8 @@ class World:
     def commit(self, speed: float) -> str:
         """Commit a revision that answers at `speed` requests a second; gives its hash."""
         self._number += 1
-        (self.repo / "speed").write_text(f"{speed!r}\n")
-        (self.repo / "number").write_text(f"{self._number}\n")
-        self._git("add", "--all")
-        self._git("commit", "--quiet", "--allow-empty", "--message", f"Change {self._number}")
-        commit = self._git("rev-parse", "HEAD")
+        files = {"speed": f"{speed!r}\n", "number": f"{self._number}\n"}
+        commit = self.repository.commit(f"Change {self._number}", files)
         self._speeds[commit] = speed
         return commit
 
@@ -139,7 +122,7 @@ class World:
         """Run the guard; gives what it kept."""
         run = RunRequest(
             command="perfguard nightly",
-            repo=str(self.repo),
+            repo=str(self.repository.path),
             package="sglang",
             scenario=self._scenario,
             run_dir=self.root / "state",
@@ -164,18 +147,6 @@ class World:
         """Return the speed that a commit has without noise."""
         return self._speeds[commit]
 
-    def _git(self, *arguments: str) -> str:
-        who = ("-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
-        done = subprocess.run(
-            ["git", *who, *arguments],
-            cwd=self.repo,
-            check=True,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull},
-        )
-        return done.stdout.strip()
-
 
 class RealWorld(World):
     """A world of real processes: servers that wait as long as their commit says, started and loaded by the real code.
@@ -185,7 +156,7 @@ class RealWorld(World):
 
     def commit(self, speed: float) -> str:
         """Commit a server that answers at about `speed` requests a second; gives the commit's hash."""
-        (self.repo / "server.py").write_text(SERVER.replace("MACHINE", str(self.root / "machine")))
+        (self.repository.path / "server.py").write_text(SERVER.replace("MACHINE", str(self.root / "machine")))
         return super().commit(speed)
 
     def night(self) -> NightRecord:

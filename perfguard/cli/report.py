@@ -26,6 +26,10 @@ def report_command(
     markdown: MarkdownOption = None,
     junit: JunitOption = None,
     sarif: SarifOption = None,
+    exports: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write its profiles here: folded, speedscope's JSON, functions as CSV."),
+    ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,  # noqa: ARG001 - read where errors are caught
@@ -38,7 +42,7 @@ def report_command(
         check_file("--output", output)
     check_faces(faces)
     if index is not None:
-        if run_dir is not None or faces != Faces() or as_json:
+        if run_dir is not None or faces != Faces() or exports is not None or as_json:
             raise UsageError("--index makes the index's page only", hint="leave out RUN_DIR and the other outputs")
         return _index(index, output or index / "index.html")
     if run_dir is None:
@@ -47,13 +51,14 @@ def report_command(
     from perfguard.workflows.study import is_study
 
     if is_study(run_dir):
-        if junit is not None or sarif is not None:
-            raise UsageError("a study has no verdict", hint="leave out --junit and --sarif")
+        if junit is not None or sarif is not None or exports is not None:
+            raise UsageError("a study has no verdict and no profile", hint="leave out --junit, --sarif and --exports")
         return _study(run_dir, output, markdown=markdown, as_json=as_json, quiet=quiet)
 
     from perfguard.cli.faces import write_faces
     from perfguard.cli.output import REPORT, print_outcome, write_result
     from perfguard.cli.progress import make_progress
+    from perfguard.report.exports import write_exports
     from perfguard.workflows.replay import replay
 
     progress = make_progress(Console(stderr=True), quiet=quiet)
@@ -64,6 +69,8 @@ def report_command(
     page = (output or run_dir / REPORT).resolve()
     document = write_result(result, page, beside=output is None)
     write_faces(result, page, faces)
+    if exports is not None:
+        write_exports(result, exports)
     print_outcome(result, page, document if as_json else None)
     return EXIT_OK
 

@@ -38,11 +38,6 @@ class NightVerdict(str, Enum):
         """Whether the head may serve as the start of the next night's search."""
         return self in {NightVerdict.FIRST, NightVerdict.CLEAN, NightVerdict.IMPROVEMENT}
 
-    @property
-    def conclusive(self) -> bool:
-        """Whether the head was measured, and judged."""
-        return self.trusted or self is NightVerdict.REGRESSION
-
 
 class AlertKind(str, Enum):
     """What an alert is about.

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perfguard.model.errors import PerfguardError
+from perfguard.report import words
 from perfguard.report.clean import AnyResult, clean
 from perfguard.report.view import build_page
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 _NS_PER_MS = 1_000_000
 _FRAME = re.compile(r"(?P<name>.*) \((?P<file>[^()]*?)(?::(?P<line>\d+))?\)", re.DOTALL)
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _SCHEMA = "https://www.speedscope.app/file-format-schema.json"
 
 
@@ -119,8 +119,8 @@ def functions_csv(grown: Iterable[GrownFrame]) -> str:
     for frame in grown:
         writer.writerow(
             [
-                _cell(frame.role),
-                _cell(frame.frame),
+                words.spreadsheet_text(frame.role),
+                words.spreadsheet_text(frame.frame),
                 frame.before_ms_per_request,
                 frame.after_ms_per_request,
                 frame.before_self_ms_per_request,
@@ -143,10 +143,6 @@ def _speedscope_frame(frame: str) -> dict[str, Any]:
         return {"name": frame}
     place = {"name": match["name"], "file": match["file"]}
     return {**place, "line": int(match["line"])} if match["line"] else place
-
-
-def _cell(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def _slug(text: str) -> str:

@@ -63,7 +63,6 @@ class Unit:
 
 
 CPU_MS_PER_REQUEST = Unit(name="CPU ms per request", amount="ms per request", symbol="ms", key="ms_per_request")
-CPU_MS = Unit(name="CPU ms", amount="CPU ms", symbol="ms", key="ms")
 SAMPLES = Unit(name="samples", amount="samples", symbol="samples", key="samples")
 PERCENT = Unit(name="% of the working samples", amount="% of the working samples", symbol="%", key="percent")
 

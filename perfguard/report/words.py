@@ -21,6 +21,9 @@ _METRICS = {
 }
 _UNITS = {"rps": "req/s", "ms": "ms", "us": "us", "s": "s", "bytes": "bytes", "frac": "fraction"}
 
+# What a spreadsheet takes a cell for a formula by.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
 
 def number(value: float | None) -> str:
     """Write `value` with three significant digits, or every digit before the point; `n/a` where there is none."""
@@ -106,3 +109,8 @@ def metric_unit(metric: str) -> str:
 def metric_larger_is_better(metric: str) -> bool | None:
     """Tell whether a larger value is better; None for a metric that is not a user metric."""
     return _METRICS[metric][2] if metric in _METRICS else None
+
+
+def spreadsheet_text(text: str) -> str:
+    """Write `text` as a cell that no spreadsheet takes for a formula: it then begins with `'`."""
+    return f"'{text}" if text.startswith(_FORMULA) else text

@@ -24,7 +24,6 @@ from perfguard.samplers.gil_memory import Memory
 
 FIRST_VERSION = (3, 10)
 LAST_VERSION = (3, 15)
-_FIRST_WITH_TABLE = (3, 13)
 _COOKIE = b"xdebugpy"
 _TABLE_WORDS = 48
 

@@ -123,8 +123,11 @@ class _Process:
         except PermissionError:
             self.unknown = "the process's descriptors may not be read"
             return
-        except OSError:  # what was counted before it ended stays
+        except (FileNotFoundError, ProcessLookupError):  # what was counted before it ended stays
             self.unknown = self.unknown or "the process has ended"
+            return
+        except OSError as error:
+            self.unknown = f"its descriptors cannot be read: {error.strerror or error}"
             return
         self._known = True
         for inode in inodes & counters.keys():

@@ -34,7 +34,6 @@ _TAILS = 1.4
 _UNKNOWN_SPREADS = 2.5
 # One trial of a metric that is either there or not: beyond this many standard deviations only an outlier matters.
 _CLEAREST = 4.0
-_LEAST_CLEAR = 1.0
 _MOST_STEPS = 60
 
 
@@ -152,15 +151,15 @@ def play_duel(
     return Played(trials=2 * spent, pairs_of_starts=(number - starts).astype(float), found=found)
 
 
-def play_search(prior: Sequence[float], random: np.random.Generator, *, clarity: float, confidence: float) -> Played:
+def play_search(prior: Sequence[float], random: np.random.Generator, *, confidence: float) -> Played:
     """Play the search among revisions of weights `prior` (entry 0, the good end's, is ignored), a start a trial.
 
-    `clarity` is the change of the metric over the noise of one trial.
+    The metric is taken to be one that is either there or not: the search runs on the best that the stacks have.
     """
     weights = np.asarray(prior, dtype=np.float64).copy()
     weights[0] = 0.0
     weights /= weights.sum()
-    step = min(max(clarity, _LEAST_CLEAR), _CLEAREST)
+    step = _CLEAREST
     rows = np.arange(PLAYS)
     culprits = random.choice(weights.size, PLAYS, p=weights)
     belief = np.tile(weights, (PLAYS, 1))

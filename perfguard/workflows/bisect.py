@@ -9,22 +9,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from perfguard.evidence.culprit import link_culprit
 from perfguard.evidence.metric import EvidenceMetric, evidence_metrics, metric_value
-from perfguard.evidence.profiles import merge_roles
 from perfguard.evidence.trial import TrialEvidence
 from perfguard.model.fix import FixMode
 from perfguard.model.progress import Progress
-from perfguard.model.result import BisectResult, BisectVerdict, Culprit, Direction, Effect
+from perfguard.model.result import BisectResult, BisectVerdict, Direction
 from perfguard.model.revision import Revision
 from perfguard.model.trial import Trial
 from perfguard.search import Duel, DuelConfig, DuelResult, DuelVerdict, Question, Search, SearchConfig
 from perfguard.search.confirmation import before_confirming, confidence_needed, confirm
 from perfguard.stats.starts import EffectPosterior
-from perfguard.workflows.compare import compare_stacks, duel_config, tell_effect, turned, why_unknown
+from perfguard.workflows.bisect_result import Asked, Found, assemble
+from perfguard.workflows.compare import compare_stacks, duel_config, turned, why_unknown
 from perfguard.workflows.fix import ROUNDS, with_fix
-from perfguard.workflows.judge import Judge, judge_rules, run_info, summarise_revisions
-from perfguard.workflows.metrics import log_worse, user_effects
+from perfguard.workflows.judge import Judge
+from perfguard.workflows.metrics import log_worse
 from perfguard.workflows.narrowing import Narrowing
 from perfguard.workflows.outlook import Outlook
 from perfguard.workflows.session import Session
@@ -44,18 +43,6 @@ MAX_REFUTED = 2
 
 # An evidence metric below this share of its larger end counts as this share: the log of "absent" must be a number.
 ABSENT_FRAC = 0.02
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
-    """What the search concluded: the neighbours around the change, and how sure that is."""
-
-    verdict: BisectVerdict
-    reason: str
-    culprit: int | None
-    credible_set: tuple[int, ...]
-    posterior: tuple[float, ...]
-    confidence: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,15 +88,13 @@ def bisect(
             f"scenario {request.scenario.name}; the run is kept in {request.run_dir}"
         )
         narrowing = Narrowing(revisions, repository.changes(revisions), fold=not all_revisions)
-        run = _Bisect(request, session, revisions, direction, narrowing)
-        found = run.find()
-        hunks = repository.hunks(revisions[found.culprit]) if found.culprit is not None else ()
-        culprit = (
-            Culprit(revision=revisions[found.culprit], posterior=found.confidence, hunks=hunks)
-            if found.culprit is not None
-            else None
+        asked = Asked(
+            request=request, session=session, judge=Judge(session, revisions), revisions=revisions, direction=direction
         )
-        return with_fix(run.assemble(history.origin, found, culprit), request, session, fix, rounds)
+        found = _Bisect(asked, narrowing).find()
+        hunks = repository.hunks(revisions[found.culprit]) if found.culprit is not None else ()
+        result = assemble(asked, found, hunks, origin=history.origin)
+        return with_fix(result, request, session, fix, rounds)
 
 
 def verb_of(direction: Direction, *, all_revisions: bool, fix: FixMode, rounds: int) -> str:
@@ -122,26 +107,19 @@ def verb_of(direction: Direction, *, all_revisions: bool, fix: FixMode, rounds: 
 class _Bisect:
     """One bisect in progress."""
 
-    def __init__(
-        self,
-        request: RunRequest,
-        session: Session,
-        revisions: tuple[Revision, ...],
-        direction: Direction,
-        narrowing: Narrowing,
-    ) -> None:
-        self._request = request
-        self._session = session
-        self._revisions = revisions
-        self._direction = direction
+    def __init__(self, asked: Asked, narrowing: Narrowing) -> None:
+        self._request = asked.request
+        self._session = asked.session
+        self._revisions = asked.revisions
+        self._direction = asked.direction
+        self._judge = asked.judge
         self._narrowing = narrowing
         self._duels: dict[tuple[Revision, Revision], DuelResult] = {}
-        self._judge = Judge(session, revisions)
-        self._value = log_worse(request.scenario.metric)
-        self._limits = request.scenario.limits
-        self._outlook = Outlook(max_trials=self._limits.max_trials, seed=request.seed)
+        self._value = log_worse(asked.request.scenario.metric)
+        self._limits = asked.request.scenario.limits
+        self._outlook = Outlook(max_trials=self._limits.max_trials, seed=asked.request.seed)
 
-    def find(self) -> _Found:
+    def find(self) -> Found:
         """Gate the ends, locate the change, confirm it."""
         last = len(self._revisions) - 1
         self._say(f"gate: does {self._revisions[last].label} differ from {self._revisions[0].label}?")
@@ -150,7 +128,7 @@ class _Bisect:
         if gate.verdict is not self._change:
             verdict = BisectVerdict.NO_CHANGE if gate.verdict is DuelVerdict.NO_CHANGE else BisectVerdict.UNKNOWN
             ends = (self._revisions[0], self._revisions[-1])
-            return _Found(
+            return Found(
                 verdict=verdict,
                 reason=why_unknown(gate, self._session.trials, ends) or self._too_small(),
                 culprit=None,
@@ -218,14 +196,14 @@ class _Bisect:
             self._judge.evidence(trials, self._revisions[-1]),
         )
 
-    def _locate_and_confirm(self) -> _Found:
+    def _locate_and_confirm(self) -> Found:
         """Place the change by what the stacks show and confirm it on what users feel.
 
         Between distant ends several revisions may have moved costs, and the one that moved the best lever need not be
         the one that users feel: where the user metric refutes it, the next lever that stands elsewhere is tried, and at
         last the user metric by itself.
         """
-        refuted: dict[int, _Found] = {}
+        refuted: dict[int, Found] = {}
         for metric in (*self._evidence_metrics(), None):
             if metric is not None and len(refuted) >= MAX_REFUTED:
                 continue
@@ -236,7 +214,7 @@ class _Bisect:
                 refuted.setdefault(candidate, found)
         return next(iter(refuted.values()))
 
-    def _try(self, metric: EvidenceMetric | None, refuted: Mapping[int, _Found]) -> tuple[_Found, int | None]:
+    def _try(self, metric: EvidenceMetric | None, refuted: Mapping[int, Found]) -> tuple[Found, int | None]:
         """Locate on one metric and confirm, again if the servers in between load files that the ends' do not.
 
         Returns what was found and the candidate it is about, None where none could be located.
@@ -301,7 +279,7 @@ class _Bisect:
 
         return value
 
-    def _confirm(self, metric: EvidenceMetric | None, located: _Located) -> _Found:
+    def _confirm(self, metric: EvidenceMetric | None, located: _Located) -> Found:
         """Compare the candidate with its parent on the user metric; both kinds of evidence must agree."""
         if located.culprit is None:
             return self._unknown(located, located.reason)
@@ -325,8 +303,8 @@ class _Bisect:
             return self._unknown(located, f"{label} is the likeliest, but only with probability {sure:.2f}")
         return self._culprit(culprit, posterior, sure)
 
-    def _culprit(self, culprit: int, posterior: Floats, confidence: float) -> _Found:
-        return _Found(
+    def _culprit(self, culprit: int, posterior: Floats, confidence: float) -> Found:
+        return Found(
             verdict=BisectVerdict.CULPRIT,
             reason="",
             culprit=culprit,
@@ -335,8 +313,8 @@ class _Bisect:
             confidence=confidence,
         )
 
-    def _unknown(self, located: _Located, reason: str) -> _Found:
-        return _Found(
+    def _unknown(self, located: _Located, reason: str) -> Found:
+        return Found(
             verdict=BisectVerdict.UNKNOWN,
             reason=reason,
             culprit=None,
@@ -360,56 +338,3 @@ class _Bisect:
 
     def _say(self, message: str) -> None:
         self._session.bench.progress.say(message)
-
-    def assemble(self, origin: str, found: _Found, culprit: Culprit | None) -> BisectResult:
-        """Judge the culprit beside its parent, or the ends where there is none."""
-        low, high = (found.culprit - 1, found.culprit) if found.culprit else (0, len(self._revisions) - 1)
-        baseline, candidate = self._revisions[low], self._revisions[high]
-        trials = self._session.trials
-        before, after = self._judge.evidence(trials, baseline), self._judge.evidence(trials, candidate)
-        effects = user_effects(
-            trials,
-            baseline.commit,
-            candidate.commit,
-            first=self._request.scenario.metric,
-            confidence=self._limits.confidence,
-        )
-        return BisectResult(
-            run=run_info(self._request, self._session),
-            origin=origin,
-            direction=self._direction,
-            good=self._revisions[0],
-            bad=self._revisions[-1],
-            candidates=len(self._revisions) - 1,
-            verdict=found.verdict,
-            sentence=self._sentence(found, culprit, effects) + self._link(culprit, before, after),
-            culprit=culprit,
-            credible_set=tuple(self._revisions[index] for index in found.credible_set),
-            posterior=found.posterior,
-            effects=effects,
-            findings=judge_rules(self._session, self._judge, baseline, candidate),
-            grown_frames=compare_stacks(before, after, confidence=self._limits.confidence, direction=self._direction),
-            baseline_profiles=merge_roles(before),
-            candidate_profiles=merge_roles(after),
-            revisions=summarise_revisions(self._session, self._revisions),
-            trials=trials,
-        )
-
-    def _link(
-        self, culprit: Culprit | None, before: tuple[TrialEvidence, ...], after: tuple[TrialEvidence, ...]
-    ) -> str:
-        """Say which of the culprit's changed lines the growth lies under, as one more sentence."""
-        if culprit is None or not before or not after or self._direction is not Direction.REGRESSION:
-            return ""
-        costs = [[trial.costs for trial in side] for side in (before, after)]
-        return " " + link_culprit(culprit.hunks, costs[0], costs[1]).sentence
-
-    def _sentence(self, found: _Found, culprit: Culprit | None, effects: tuple[Effect, ...]) -> str:
-        good, bad = self._revisions[0].label, self._revisions[-1].label
-        slower = "slower" if self._direction is Direction.REGRESSION else "faster"
-        measured = tell_effect(effects[0]) if effects else "nothing was measured on both sides"
-        if culprit is not None:
-            return f"{culprit.revision.label} made the server {slower}: {measured}; posterior {culprit.posterior:.3f}."
-        if found.verdict is BisectVerdict.NO_CHANGE:
-            return f"{bad} is not {slower} than {good}: {found.reason} ({measured})."
-        return f"Cannot tell which revision from {good} to {bad} made the server {slower}: {found.reason} ({measured})."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from statistics import fmean, median
 
@@ -50,7 +49,7 @@ class Outlook:
         gate = play_duel(config, effects, self._random)
         played = gate
         if len(prior) > 2:  # noqa: PLR2004 - with one candidate the gate is all
-            search = play_search(prior, self._random, clarity=math.inf, confidence=config.confidence)
+            search = play_search(prior, self._random, confidence=config.confidence)
             played = gate.then(search).then(play_duel(config, effects, self._random))
         return self._tell(played, trials)
 
@@ -66,7 +65,7 @@ class Outlook:
         effects = likely_effects(self._random, config.question, gate)
         played = play_duel(config, effects, self._random, spreads=gate)
         if prior is not None:
-            search = play_search(prior, self._random, clarity=math.inf, confidence=config.confidence)
+            search = play_search(prior, self._random, confidence=config.confidence)
             played = search.then(played)
         return self._tell(played, trials)
 

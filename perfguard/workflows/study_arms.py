@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
+import numpy as np
+
 from perfguard.load.schedule import build_phases
 from perfguard.model.errors import UntestableError
 from perfguard.model.progress import Progress
@@ -148,7 +150,7 @@ class TransportArms(Arms):
             payload_bytes=result.payload_bytes,
             ms_per_request=result.ms_per_request,
             p50_ms=median(times),
-            p99_ms=_p99(times),
+            p99_ms=float(np.quantile(times, 0.99, method="inverted_cdf")),
             memcpy_ms=result.memcpy_ms,
             sha256_ms=result.sha256_ms,
         )
@@ -271,9 +273,3 @@ def _case(medium: StudyMedia) -> TransportCase:
     return TransportCase(
         kind=kind, width_px=medium.width_px, height_px=medium.height_px, count=medium.count, frames=medium.frames
     )
-
-
-def _p99(values: list[float]) -> float:
-    """Return the smallest value that 99% of them do not exceed."""
-    ordered = sorted(values)
-    return ordered[max(0, -(-99 * len(ordered) // 100) - 1)]

@@ -14,9 +14,6 @@ from perfguard.model.result import Effect
 from perfguard.model.study import StudyMedia, StudyMediaKind, StudySpec
 from perfguard.workflows.scenarios import refuse_unknown, scenario_dir
 
-DEFAULT_STUDY = "transport"
-DEFAULT_CLAIMS = "17a57fd86"
-
 FileT = TypeVar("FileT", StudySpec, ClaimList)
 
 

@@ -142,6 +142,7 @@ def test_env_is_empty_at_first(perfguard):
         (["report", "--index", "/nonexistent"], "no folder /nonexistent"),
         (["report", ".", "--index", "."], "--index makes"),
         (["report", "--index", ".", "--sarif", "a"], "--index makes"),
+        (["report", "--index", ".", "--exports", "a"], "--index makes"),
         (["log", "."], "holds no run"),
         (["log"], "Missing argument"),
         (["nightly", "--repo", "."], "--state"),

@@ -9,40 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_server import Repository, program
 
 pytestmark = pytest.mark.slow
 
-SERVER = """
-import asyncio
-import sys
-
-from shop import catalogue
-
-
-async def answer(reader, writer):
-    try:
-        while head := await reader.readuntil(b"\\r\\n\\r\\n"):
-            length = 0
-            for line in head.split(b"\\r\\n"):
-                name, _, value = line.partition(b":")
-                if name.lower() == b"content-length":
-                    length = int(value)
-            body = await reader.readexactly(length)
-            reply = catalogue.rank(body.decode()) if length else b"up"
-            writer.write(b"HTTP/1.1 200 OK\\r\\ncontent-length: %d\\r\\n\\r\\n" % len(reply) + reply)
-            await writer.drain()
-    except (asyncio.IncompleteReadError, ConnectionError):
-        writer.close()
-
-
-async def main():
-    server = await asyncio.start_server(answer, "127.0.0.1", int(sys.argv[1]))
-    async with server:
-        await server.serve_forever()
-
-
-asyncio.run(main())
-"""
+SERVER = program('catalogue.rank(body.decode()) if body else b"up"', prelude="from shop import catalogue")
 
 FAST = """
 import json
@@ -79,45 +50,9 @@ def copies(items):
 """
 )
 
-SCENARIO = """
-name = "shop"
-description = "rank things of a small shop"
-metric = "throughput_rps"
-
-[target]
-kind = "command"
-start_timeout_s = 30.0
-drain_timeout_s = 10.0
-
-[target.command]
-line = ["{python}", "-m", "shop.server", "{port}"]
-health_path = "/health"
-source_root = "src"
-
-[load]
-concurrency = 4
-warmup_requests = 40
-settling_requests = 20
-requests = 300
-profiled_requests = 300
-request_timeout_s = 20.0
-seed = 1
-
-[load.request]
-path = "/rank"
-json = { query = "{prompt}" }
-
-[profiling]
-enabled = true
-trials_per_revision = 4
-rate_hz = 200
-nonblocking = true
-
-[limits]
-min_effect_frac = 0.1
-confidence = 0.9
-max_trials = 60
-"""
+# The example that the documentation shows, with a little less of everything.
+EXAMPLE = Path(__file__).parents[2] / "scenarios" / "examples" / "shop.toml"
+LESS = {"requests = 400": "requests = 300", "confidence = 0.95": "confidence = 0.9"}
 
 PLANTED = 5
 
@@ -125,32 +60,26 @@ PLANTED = 5
 @pytest.fixture
 def shop(tmp_path):
     """A repository of eight commits, of which number `PLANTED` (from 0) is slow; returns it and the commits."""
-    repo = tmp_path / "shop"
-    package = repo / "src" / "shop"
-    package.mkdir(parents=True)
-
-    def git(*arguments):
-        who = ("-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
-        done = subprocess.run(["git", *who, *arguments], cwd=repo, check=True, capture_output=True, text=True)
-        return done.stdout.strip()
-
-    git("init", "-q", "-b", "main")
-    (package / "__init__.py").touch()
-    (package / "server.py").write_text(SERVER)
+    repository = Repository(tmp_path / "shop")
     commits = []
     for number in range(8):
-        text = FAST if number < PLANTED else SLOW
-        (package / "catalogue.py").write_text(f"{text}\nVERSION = {number}\n")
-        git("add", ".")
-        git("commit", "-q", "-m", f"Change {number}")
-        commits.append(git("rev-parse", "HEAD"))
-    return repo, commits
+        files = {
+            "src/shop/__init__.py": "",
+            "src/shop/server.py": SERVER,
+            "src/shop/catalogue.py": f"{FAST if number < PLANTED else SLOW}\nVERSION = {number}\n",
+        }
+        commits.append(repository.commit(f"Change {number}", files))
+    return repository.path, commits
 
 
 def test_a_bisect_of_any_server_names_the_commit_and_the_function(shop, tmp_path):
     repo, commits = shop
     scenario = tmp_path / "shop.toml"
-    scenario.write_text(SCENARIO)
+    text = EXAMPLE.read_text()
+    for usual, less in LESS.items():
+        assert usual in text
+        text = text.replace(usual, less)
+    scenario.write_text(text)
     run_dir = tmp_path / "run"
     command = [sys.executable, "-m", "perfguard.cli.main", "bisect", commits[0], commits[-1], "--repo", repo]
     done = subprocess.run(

@@ -9,42 +9,23 @@ import sys
 import time
 
 import pytest
+from small_server import Repository, program
 
 pytestmark = pytest.mark.slow
 
-SERVER = """
-import asyncio
+SERVER = program(
+    'await wait() if body else b"up"',
+    prelude="""
 import pathlib
-import sys
 
 DELAY_S = float(pathlib.Path("delay").read_text())
 
 
-async def answer(reader, writer):
-    try:
-        while head := await reader.readuntil(b"\\r\\n\\r\\n"):
-            length = 0
-            for line in head.split(b"\\r\\n"):
-                name, _, value = line.partition(b":")
-                if name.lower() == b"content-length":
-                    length = int(value)
-            if length:
-                await reader.readexactly(length)
-                await asyncio.sleep(DELAY_S)
-            writer.write(b"HTTP/1.1 200 OK\\r\\ncontent-length: 2\\r\\n\\r\\nup")
-            await writer.drain()
-    except (asyncio.IncompleteReadError, ConnectionError):
-        writer.close()
-
-
-async def main():
-    server = await asyncio.start_server(answer, "127.0.0.1", int(sys.argv[1]))
-    async with server:
-        await server.serve_forever()
-
-
-asyncio.run(main())
-"""
+async def wait():
+    await asyncio.sleep(DELAY_S)
+    return b"up"
+""",
+)
 
 SCENARIO = """
 name = "waiter"
@@ -91,25 +72,18 @@ class Guard:
     """A repository, a state folder, and the command that guards them."""
 
     def __init__(self, root):
-        self.repo, self.state = root / "repo", root / "state"
-        self.repo.mkdir()
+        self.repository, self.state = Repository(root / "repo"), root / "state"
         self.scenario = root / "waiter.toml"
         self.scenario.write_text(SCENARIO)
         self._environment = {**os.environ, "PERFGUARD_CACHE_DIR": str(root / "cache"), "NO_COLOR": "1"}
-        self._git("init", "-q", "-b", "main")
-        (self.repo / "server.py").write_text(SERVER)
 
     def commit(self, subject, delay):
-        (self.repo / "delay").write_text(delay)
-        (self.repo / "subject").write_text(subject)
-        self._git("add", ".")
-        self._git("commit", "-q", "-m", subject)
-        return self._git("rev-parse", "HEAD")
+        return self.repository.commit(subject, {"server.py": SERVER, "delay": delay, "subject": subject})
 
     def start(self, *arguments):
-        command = [sys.executable, "-m", "perfguard.cli.main", "nightly", "--repo", self.repo, "--state", self.state]
+        where = ["--repo", self.repository.path, "--state", self.state]
         return subprocess.Popen(
-            [*command, "-s", self.scenario, "--json", *arguments],
+            [sys.executable, "-m", "perfguard.cli.main", "nightly", *where, "-s", self.scenario, "--json", *arguments],
             env=self._environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -120,11 +94,6 @@ class Guard:
         process = self.start(*arguments)
         out, err = process.communicate(timeout=240)
         return process.returncode, json.loads(out), err
-
-    def _git(self, *arguments):
-        who = ("-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
-        done = subprocess.run(["git", *who, *arguments], cwd=self.repo, check=True, capture_output=True, text=True)
-        return done.stdout.strip()
 
 
 def test_a_night_is_continued_after_its_budget_and_after_a_kill(tmp_path):

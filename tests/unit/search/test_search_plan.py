@@ -35,15 +35,15 @@ def test_a_search_takes_about_as_long_as_is_expected():
             for index in block:
                 search.record(index, 0.5 * (index >= culprit) + 0.05 * random.standard_normal())
         taken.append(search.result().trials)
-    played = play_search([1.0] * 129, rng(), clarity=10.0, confidence=0.95)
+    played = play_search([1.0] * 129, rng(), confidence=0.95)
     assert 0.6 < played.trials.mean() / np.mean(taken) < 1.6
 
 
 def test_what_is_known_of_revisions_saves_trials():
-    even = play_search([1.0] * 129, rng(), clarity=10.0, confidence=0.95)
-    told = play_search([100.0 if k == 5 else 0.1 for k in range(129)], rng(), clarity=10.0, confidence=0.95)
+    even = play_search([1.0] * 129, rng(), confidence=0.95)
+    told = play_search([100.0 if k == 5 else 0.1 for k in range(129)], rng(), confidence=0.95)
     assert told.trials.mean() < 0.6 * even.trials.mean()
-    assert play_search([0.0, 1.0], rng(), clarity=10.0, confidence=0.95).trials.max() == 0
+    assert play_search([0.0, 1.0], rng(), confidence=0.95).trials.max() == 0
 
 
 def test_a_duel_that_has_begun_takes_less():

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from test_workflows_bisect import World, lab  # noqa: F401 - the simulated server and its fixture
 
+from perfguard.cli.main import run_cli
 from perfguard.model.errors import MissingTrialError, PerfguardError, UsageError
 from perfguard.model.progress import Silent
 from perfguard.model.result import Direction
@@ -83,6 +84,14 @@ def test_a_finished_run_is_judged_again_without_a_server(finished, tmp_path):
         first.grown_frames,
     )
     assert again.trials == first.trials
+
+
+def test_its_profiles_are_exported_on_request(finished, tmp_path):
+    finished(compare, "r3", "r4")
+    assert run_cli(["report", str(tmp_path / "run"), "-q", "--exports", str(tmp_path / "exports")]) == 0
+    names = {path.name for path in (tmp_path / "exports").iterdir()}
+    assert {"profile.speedscope.json", "functions.csv"} < names
+    assert any(name.endswith("-rank-0.folded") for name in names)
 
 
 def test_a_comparison_too(finished, tmp_path):

@@ -1,5 +1,6 @@
 """Scenario files: those that come along are right, wrong ones are named."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -223,3 +224,11 @@ def test_cuda_with_stand_ins_runs_the_tiny_model(tmp_path):
     assert target.stands_in
     assert target.model is None
     assert load_scenario("mm-small-images").target.stands_in
+
+
+def test_the_example_of_another_server_is_the_one_that_is_documented_and_can_be_loaded():
+    root = scenario_dir().parent
+    shown = re.search(r"```toml\n(.*?)```", (root / "docs" / "other-servers.md").read_text(), re.DOTALL)[1]
+    example = scenario_dir() / "examples" / "shop.toml"
+    assert shown == example.read_text()
+    assert load_scenario(str(example)).name == "shop"
