@@ -15,6 +15,13 @@ from perfguard.model.study import StudyMedia, StudyMediaKind, StudySpec
 from perfguard.workflows.scenarios import refuse_unknown, scenario_dir
 
 FileT = TypeVar("FileT", StudySpec, ClaimList)
+DEFAULT_STUDY = "transport"
+_STUDIES = "studies"
+
+
+def list_studies() -> tuple[StudySpec, ...]:
+    """Return every study that comes with perfguard, by name."""
+    return tuple(load_study(str(path)) for path in sorted((scenario_dir() / _STUDIES).glob("*.toml")))
 
 
 def load_study(name_or_path: str) -> StudySpec:
@@ -23,7 +30,7 @@ def load_study(name_or_path: str) -> StudySpec:
     Raises:
         UsageError: there is no such study, or the file is not one that can run.
     """
-    path = _find(name_or_path, "studies", "study")
+    path = _find(name_or_path, _STUDIES, "study")
     spec = _read(path, StudySpec, "media", StudyMedia)
     check_study(spec, str(path))
     return spec
