@@ -79,7 +79,7 @@ class World:
         payload = self.spec.medium(cell.media).payload_bytes
         drift = 1.0 + 0.3 * math.sin(len(self.measured) / 40.0)
         ms = self.cost(strategy, payload) * cell.ranks * drift * math.exp(self.rng.normal(0.0, self.noise))
-        alone = {"received_ms": 0.7 * ms, "whole_ms": ms} if cell.concurrency == 1 else {}
+        alone = {"received_ms": 0.7 * ms, "delivered_ms": 0.9 * ms, "whole_ms": ms} if cell.concurrency == 1 else {}
         return StudyMeasured(
             payload_bytes=payload,
             ms_per_request=ms,

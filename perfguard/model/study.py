@@ -134,9 +134,9 @@ class StudyMeasured:
     requests' latencies.
 
     Of the transport target, where one request is in flight: `received_ms` is `broadcast_pyobj` and materialising on
-    the slowest rank, `whole_ms` also sending, unpickling and first use (both medians, in lockstep). `memcpy_ms` and
-    `sha256_ms` are the limits: one warm copy and one hash of the payload. `busy_frac` is the share of the machine's
-    cores that was busy, on the server.
+    the slowest rank, `delivered_ms` also sending and rank 0's unpickling, `whole_ms` also the first use (medians, in
+    lockstep). `memcpy_ms` and `sha256_ms` are the limits: one warm copy and one hash of the payload. `busy_frac` is
+    the share of the machine's cores that was busy, on the server.
     """
 
     payload_bytes: int
@@ -144,6 +144,7 @@ class StudyMeasured:
     p50_ms: float
     p99_ms: float
     received_ms: float | None = None
+    delivered_ms: float | None = None
     whole_ms: float | None = None
     memcpy_ms: float | None = None
     sha256_ms: float | None = None
@@ -173,6 +174,7 @@ class CellArm:
     """One strategy in one cell over all blocks: the geometric mean, and the ratios to the cell's fastest strategy.
 
     `to_best` is None for the fastest itself, and where no block holds both. `to_baseline` likewise for the baseline.
+    `to_limit` is `delivered_ms` against one copy and one hash of the payload, measured in the same trials.
     """
 
     strategy: Strategy
@@ -181,9 +183,11 @@ class CellArm:
     low_ms: float | None
     high_ms: float | None
     received_ms: float | None
+    delivered_ms: float | None
     whole_ms: float | None
     to_best: Effect | None
     to_baseline: Effect | None
+    to_limit: Effect | None
     untestable_reason: str
 
 
@@ -191,15 +195,16 @@ class CellArm:
 class CellResult:
     """One cell: its strategies, fastest first. The `leaders` are the fastest and all that cannot be told from it.
 
-    One leader is a winner, more are a tie, none: nothing was measured. `limit_ms` is one copy and one hash of the
-    payload, where they were measured.
+    One leader is a winner, more are a tie, none: nothing was measured. `memcpy_ms` and `sha256_ms` are one copy and
+    one hash of the payload, where they were measured (medians over trials).
     """
 
     cell: StudyCell
     payload_bytes: int
     arms: tuple[CellArm, ...]
     leaders: tuple[Strategy, ...]
-    limit_ms: float | None
+    memcpy_ms: float | None
+    sha256_ms: float | None
 
 
 class Crossing(str, Enum):

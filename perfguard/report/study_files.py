@@ -25,6 +25,7 @@ from perfguard.report.study_rows import (
     cell_table,
     claim_table,
     left_out_note,
+    limit_table,
     ratio_table,
     received_table,
     tell_margin,
@@ -45,7 +46,8 @@ _PLACE = ("number", "block", "start", "ranks", "media", "concurrency", "strategy
 _WHOLE = ("number", "block", "start", "ranks", "concurrency")
 _VALUES = tuple(field.name for field in dataclasses.fields(StudyMeasured))
 _COLUMNS = (*_PLACE, *_VALUES, "started_at", "wall_s", "untestable")
-
+# What a CSV of an earlier version lacks.
+_ADDED = ("delivered_ms",)
 
 _CELL_COLUMNS = (
     "ranks", "media", "payload_bytes", "concurrency", "strategy", "trials", "ms_per_request", "low_ms", "high_ms",
@@ -119,7 +121,7 @@ def read_csv(path: Path) -> tuple[StudyTrial, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {path}: {error}") from error
     rows = csv.DictReader(io.StringIO(text, newline=""))
-    missing = [name for name in _COLUMNS if name not in (rows.fieldnames or ())]
+    missing = [name for name in _COLUMNS if name not in (*_ADDED, *(rows.fieldnames or ()))]
     if missing:
         raise UsageError(f"{path} is no study's CSV: it lacks {', '.join(missing)}", hint="`perfguard study` writes it")
     trials = []
@@ -136,7 +138,7 @@ def _trial(row: dict[str, str]) -> StudyTrial:
     measured: StudyMeasured | None = None
     untestable: Untestable | None = None
     if row["ms_per_request"]:
-        values = {name: float(row[name]) for name in _VALUES if row[name]}
+        values = {name: float(row[name]) for name in _VALUES if row.get(name)}
         if not all(math.isfinite(value) for value in values.values()):
             raise ValueError("a value is not finite")
         measured = StudyMeasured(**{**values, "payload_bytes": int(row["payload_bytes"])})  # type: ignore[arg-type]
@@ -175,17 +177,16 @@ def to_study_document(result: StudyResult, report: Path | None) -> dict[str, Any
 def to_study_markdown(result: StudyResult, *, report: str | None = None) -> str:
     """Give a study as GitHub-flavoured Markdown. Home directories and secrets are redacted."""
     shown = clean(result, home=str(Path.home()))
-    received = received_table(shown)
+    tables = (
+        break_even_table(shown), claim_table(shown), cell_table(shown), ratio_table(shown), limit_table(shown),
+        received_table(shown),
+    )  # fmt: skip
     parts = [
         f"## Study of {prose(shown.revision.label)}: {prose(shown.spec.name)}",
         f"**{prose(shown.sentence)}**",
         *([f"[The whole report]({report.replace(' ', '%20')})"] if report else []),
         *(prose(note) for note in (left_out_note(shown), *untestable_notes(shown)) if note),
-        *(
-            _markdown(each)
-            for each in (break_even_table(shown), claim_table(shown), cell_table(shown), ratio_table(shown))
-        ),
-        *([_markdown(received)] if received is not None else []),
+        *(_markdown(each) for each in tables if each is not None),
         f"### Reproduce\n\n```\n{shown.run.command}\n```",
         table("Measured on", ("What", "Value"), ([prose(cell) for cell in fact] for fact in _facts(shown))),
     ]

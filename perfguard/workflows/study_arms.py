@@ -157,7 +157,14 @@ class TransportArms(Arms):
         if cell.concurrency > 1:
             return measured
         alone = running.run_lockstep(case, requests=requests, limit_s=_LIMIT_S)
-        return dataclasses.replace(measured, received_ms=median(alone.received_ms), whole_ms=median(alone.whole_ms))
+        return dataclasses.replace(
+            measured,
+            received_ms=median(alone.received_ms),
+            delivered_ms=median(alone.delivered_ms),
+            whole_ms=median(alone.whole_ms),
+            memcpy_ms=alone.memcpy_ms,
+            sha256_ms=alone.sha256_ms,
+        )
 
 
 class ServerArms(Arms):

@@ -220,6 +220,19 @@ def test_the_cells_csv_names_who_leads_and_the_paired_ratio(finished):
         assert bool(row["times_fastest"]) is not leads
 
 
+def test_a_csv_of_an_earlier_version_lacks_what_was_added_since(finished, tmp_path):
+    rows = list(csv.DictReader(io.StringIO(to_csv(finished[0].trials))))
+    path = tmp_path / "study.csv"
+    with path.open("w", newline="") as file:
+        kept = csv.DictWriter(file, [name for name in rows[0] if name != "delivered_ms"], extrasaction="ignore")
+        kept.writeheader()
+        kept.writerows(rows)
+    back = read_csv(path)
+    assert len(back) == len(rows)
+    assert {each.measured.delivered_ms for each in back} == {None}
+    assert None not in {each.measured.received_ms for each in back}
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [("a,b\n1,2\n", "is no study's CSV"), (None, "cannot read")],
@@ -267,6 +280,8 @@ def test_the_document_and_the_markdown_hold_what_the_page_says(finished):
     text = to_study_markdown(result)
     assert "hunter2" not in text
     assert text.count("\n| ") > 25
+    shared = next(arm for arm in result.cells[0].arms if arm.strategy is Strategy.SHARED_MEMORY)
+    assert f", {shared.to_limit.ratio:.2f}x \\(" in text
 
 
 def test_tune_reads_a_folder_and_a_csv_alike(finished, tmp_path, capsys):
