@@ -32,6 +32,13 @@ class StudyMediaKind(str, Enum):
     VIDEO = "video"
 
 
+class MemoryPages(str, Enum):
+    """Of which pages the processes' memory is: as the machine does it, or huge ones, which malloc asks for."""
+
+    DEFAULT = "default"
+    HUGE = "huge"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyMedia:
     """The media of one request: `count` images, or one video of `frames` frames, `width_px` x `height_px` each.
@@ -64,8 +71,8 @@ class StudySpec:
     server, `concurrency` clients send `requests` in all, in a closed loop. A trial sends `concurrency` requests at
     least. Cells with more than `most_in_flight_mb` megabytes of features in flight are left out, and named.
 
-    Every rank count is started `starts` times, with all strategies side by side, and measured in `blocks_per_start`
-    blocks. `baseline` is what break-even sizes are told against.
+    Every rank count is started `starts` times, with all strategies side by side, once for each of `memory_pages`, and
+    measured in `blocks_per_start` blocks. `baseline` is what break-even sizes are told against.
     """
 
     name: str
@@ -83,6 +90,7 @@ class StudySpec:
     confidence: float
     min_effect_frac: float
     media: tuple[StudyMedia, ...]
+    memory_pages: tuple[MemoryPages, ...] = (MemoryPages.DEFAULT,)
 
     def medium(self, name: str) -> StudyMedia:
         """Return the medium of that name.
@@ -98,7 +106,7 @@ class StudySpec:
         return cell.concurrency * max(1, -(-wanted // cell.concurrency))
 
     def cells(self, ranks: int) -> tuple[StudyCell, ...]:
-        """Return the cells that are measured at one rank count."""
+        """Return the cells that are measured at one rank count, each on the first of `memory_pages`."""
         return tuple(cell for cell in self._grid(ranks) if not self._is_too_much(cell))
 
     def left_out(self) -> tuple[StudyCell, ...]:
@@ -107,13 +115,17 @@ class StudySpec:
 
     def _grid(self, ranks: int) -> list[StudyCell]:
         return [
-            StudyCell(ranks=ranks, media=medium.name, concurrency=concurrency)
+            StudyCell(ranks=ranks, media=medium.name, concurrency=concurrency, memory_pages=self.memory_pages[0])
             for medium in self.media
             for concurrency in self.concurrency
         ]
 
+    def in_flight_bytes(self, cell: StudyCell) -> int:
+        """Return the bytes of features that a cell's requests hold at once."""
+        return self.medium(cell.media).payload_bytes * cell.concurrency
+
     def _is_too_much(self, cell: StudyCell) -> bool:
-        return self.medium(cell.media).payload_bytes * cell.concurrency > 1e6 * self.most_in_flight_mb
+        return self.in_flight_bytes(cell) > 1e6 * self.most_in_flight_mb
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +135,7 @@ class StudyCell:
     ranks: int
     media: str
     concurrency: int
+    memory_pages: MemoryPages = MemoryPages.DEFAULT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +220,16 @@ class CellResult:
     sha256_ms: float | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PagesEffect:
+    """What huge pages do to one strategy in one cell: ms per request with them / without, inside blocks."""
+
+    cell: StudyCell
+    payload_bytes: int
+    strategy: Strategy
+    effect: Effect
+
+
 class Crossing(str, Enum):
     """Where a strategy begins to pay: from a size on, at every size that was measured, or at none of them."""
 
@@ -261,6 +284,7 @@ class StudyResult:
     revision: Revision
     sentence: str
     cells: tuple[CellResult, ...]
+    pages: tuple[PagesEffect, ...]
     break_evens: tuple[BreakEven, ...]
     threshold: Threshold
     claims_title: str

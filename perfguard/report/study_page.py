@@ -15,6 +15,7 @@ from perfguard.report.study_rows import (
     claim_table,
     left_out_note,
     limit_table,
+    pages_table,
     ratio_table,
     received_table,
     untestable_notes,
@@ -28,8 +29,13 @@ if TYPE_CHECKING:
 def render_study(result: StudyResult) -> str:
     """Give the page as one offline HTML document. Home directories and secrets are redacted."""
     shown = clean(result, home=str(Path.home()))
-    charts = [chart for ranks in shown.spec.ranks if (chart := winner_chart(shown, ranks)) is not None]
-    tables = (cell_table(shown), ratio_table(shown), limit_table(shown), received_table(shown))
+    charts = [
+        chart
+        for ranks in shown.spec.ranks
+        for pages in shown.spec.memory_pages
+        if (chart := winner_chart(shown, ranks, pages)) is not None
+    ]
+    tables = (cell_table(shown), ratio_table(shown), pages_table(shown), limit_table(shown), received_table(shown))
     return make_document(
         "study.html.j2",
         script="",

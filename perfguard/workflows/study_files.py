@@ -88,6 +88,7 @@ def check_study(spec: StudySpec, where: str) -> None:
         "blocks_per_start": spec.blocks_per_start,
         "most_in_flight_mb": spec.most_in_flight_mb,
         "min_effect_frac": spec.min_effect_frac,
+        "the number of memory_pages": len(spec.memory_pages),
         "every entry of ranks": min(spec.ranks, default=0),
         "every entry of concurrency": min(spec.concurrency, default=0),
     }
@@ -101,6 +102,7 @@ def check_study(spec: StudySpec, where: str) -> None:
         "strategies": spec.strategies,
         "ranks": spec.ranks,
         "concurrency": spec.concurrency,
+        "memory_pages": spec.memory_pages,
     }
     for field, values in names.items():
         if len(set(values)) < len(values):

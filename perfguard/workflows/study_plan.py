@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from perfguard.model.scenario import Strategy
 from perfguard.model.study import StudyCell, StudySpec, StudyTarget, StudyTrial
@@ -34,10 +34,12 @@ def plan_study(spec: StudySpec, seed: int) -> tuple[PlannedTrial, ...]:
     """Return every trial in its order, which follows from the study and the seed alone.
 
     Rank counts take turns in random order; in a block every cell comes once, in random order, and in a cell the
-    strategies follow each other in random order, so that what drifts on the machine meets all of them alike.
+    strategies follow each other in random order, on each of the memory pages, so that what drifts on the machine meets
+    all of them alike.
     """
     draw = random.Random(seed)  # noqa: S311 - order of trials, not a secret
     planned: list[PlannedTrial] = []
+    arms = [(strategy, pages) for strategy in spec.strategies for pages in spec.memory_pages]
     leg = block = 0
     for _ in range(spec.starts):
         for ranks in draw.sample(spec.ranks, len(spec.ranks)):
@@ -46,9 +48,9 @@ def plan_study(spec: StudySpec, seed: int) -> tuple[PlannedTrial, ...]:
             for _ in range(spec.blocks_per_start):
                 block += 1
                 for cell in draw.sample(cells, len(cells)):
-                    for strategy in draw.sample(spec.strategies, len(spec.strategies)):
-                        number = len(planned) + 1
-                        planned.append(PlannedTrial(number=number, leg=leg, block=block, cell=cell, strategy=strategy))
+                    for strategy, pages in draw.sample(arms, len(arms)):
+                        number, place = len(planned) + 1, replace(cell, memory_pages=pages)
+                        planned.append(PlannedTrial(number=number, leg=leg, block=block, cell=place, strategy=strategy))
     return tuple(planned)
 
 
@@ -77,4 +79,4 @@ def _start_s(spec: StudySpec, ranks: int) -> float:
     """Return a rough guess of what starting all strategies at one rank count takes, their warm-up included."""
     start = _COSTS[spec.target][3]
     block = sum(expected_s(spec, cell) for cell in spec.cells(ranks))
-    return len(spec.strategies) * (start * (1 + ranks) + _BLOCKS_OF_WARMUP * block)
+    return len(spec.strategies) * len(spec.memory_pages) * (start * (1 + ranks) + _BLOCKS_OF_WARMUP * block)
