@@ -157,6 +157,7 @@ class RunningTransport:
         self._source_root = source_root
         self._report_dir = report_dir
         self._received = b""
+        self.rank_pids: tuple[int, ...] = ()
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -354,7 +355,7 @@ def start_transport(
         raise
     with process, listener, _accept(listener, process, source_root, start_limit_s) as control:
         running = RunningTransport(process, control, source_root, report_dir)
-        running.receive(start_limit_s)
+        running.rank_pids = tuple(running.receive(start_limit_s)["ranks"])
         yield running
 
 

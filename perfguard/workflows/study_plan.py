@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from perfguard.model.scenario import Strategy
 from perfguard.model.study import StudyCell, StudySpec, StudyTarget, StudyTrial
 
-# Rough costs of a trial on two cores, before any is measured: what a trial costs whatever it sends, a request, and a
-# megabyte of it, per rank; and what starting one strategy's processes costs, per rank.
+# Rough costs of a trial on two cores, before any is measured, in seconds: what a trial costs whatever it sends, a
+# request, and a megabyte of it, per rank; and what starting one strategy's processes costs, all together and per rank.
 _COSTS = {
-    StudyTarget.TRANSPORT: (0.25, 0.001, 0.0025, 4.0),
-    StudyTarget.SERVER: (3.0, 0.004, 0.004, 9.0),
+    StudyTarget.TRANSPORT: (0.1, 0.001, 0.0025, 5.0, 0.5),
+    StudyTarget.SERVER: (3.0, 0.004, 0.004, 8.0, 6.0),
 }
-# Of every trial's bytes, a new start's first pass over the media (see `study_arms`) sends about as much again.
-_BLOCKS_OF_WARMUP = 0.5
+# What a new start's warm-up (see `study_arms`) takes of a block.
+_BLOCKS_OF_WARMUP = 0.4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ def plan_study(spec: StudySpec, seed: int) -> tuple[PlannedTrial, ...]:
 
 def expected_s(spec: StudySpec, cell: StudyCell) -> float:
     """Return a rough guess of the seconds that one trial of a cell takes."""
-    fixed, request, megabyte, _ = _COSTS[spec.target]
+    fixed, request, megabyte, _, _ = _COSTS[spec.target]
     size_mb = spec.medium(cell.media).payload_bytes / 1e6
     # Alone, the transport target's requests are measured in lockstep too.
     times = 2 if spec.target is StudyTarget.TRANSPORT and cell.concurrency == 1 else 1
@@ -77,6 +77,6 @@ def remaining_s(spec: StudySpec, planned: Sequence[PlannedTrial], done: Sequence
 
 def _start_s(spec: StudySpec, ranks: int) -> float:
     """Return a rough guess of what starting all strategies at one rank count takes, their warm-up included."""
-    start = _COSTS[spec.target][3]
+    _, _, _, start, of_rank = _COSTS[spec.target]
     block = sum(expected_s(spec, cell) for cell in spec.cells(ranks))
-    return len(spec.strategies) * len(spec.memory_pages) * (start * (1 + ranks) + _BLOCKS_OF_WARMUP * block)
+    return len(spec.strategies) * len(spec.memory_pages) * (start + of_rank * ranks + _BLOCKS_OF_WARMUP * block)

@@ -364,7 +364,7 @@ def test_a_run_that_is_no_study_is_told_apart(tmp_path):
 
 
 def test_every_study_that_comes_along_can_be_read_and_planned():
-    for name in ("transport", "transport-small", "server"):
+    for name in ("transport", "transport-small", "one-request", "memory-pages", "server"):
         spec = load_study(name)
         planned = plan_study(spec, seed=0)
         assert remaining_s(spec, planned, []) > 0.0
@@ -388,7 +388,7 @@ def test_every_study_that_comes_along_can_be_read_and_planned():
             "the number of memory_pages must be greater than 0",
         ),
         ("confidence = 0.95", 'confidence = 0.95\nmemory_pages = ["big"]', "memory_pages"),
-        ("most_in_flight_mb = 620", "most_in_flight_mb = 0.001", "no cell is left"),
+        ("most_in_flight_mb = 350", "most_in_flight_mb = 0.001", "no cell is left"),
         ("requests = 3", "request = 3", "unknown field request"),
         ("frames = 8", "frames = 0", "frames belong to kind"),
         ("height_px = 56", 'height_px = "tall"', "Expected `int`"),
