@@ -147,7 +147,7 @@ class Window:
     def _are_mapped_as_written(self, offset, size):
         """Tell whether the file's own pages are mapped there: none missing, and none that this rank wrote to.
 
-        Looking takes a tenth of the time of mapping them anew.
+        Looking takes a third of the time of mapping them anew (50 MB: 1.3 ms and 4.1 ms).
         """
         if self._pagemap is None:
             return False
