@@ -12,7 +12,7 @@ from perfguard.model.study import StudyCell, StudySpec, StudyTarget, StudyTrial
 # Rough costs of a trial on two cores, before any is measured, in seconds: what a trial costs whatever it sends, a
 # request, and a megabyte of it, per rank; and what starting one strategy's processes costs, all together and per rank.
 _COSTS = {
-    StudyTarget.TRANSPORT: (0.1, 0.001, 0.0025, 5.0, 0.5),
+    StudyTarget.TRANSPORT: (0.02, 0.0005, 0.002, 5.0, 0.5),
     StudyTarget.SERVER: (3.0, 0.004, 0.004, 8.0, 6.0),
 }
 # What a new start's warm-up (see `study_arms`) takes of a block.
