@@ -9,7 +9,15 @@ from perfguard.model.errors import UntestableError
 from perfguard.model.result import RunInfo
 from perfguard.model.revision import Revision
 from perfguard.model.scenario import Strategy
-from perfguard.model.study import StudyMeasured, StudyMedia, StudyMediaKind, StudySpec, StudyTarget, StudyTrial
+from perfguard.model.study import (
+    MemoryPages,
+    StudyMeasured,
+    StudyMedia,
+    StudyMediaKind,
+    StudySpec,
+    StudyTarget,
+    StudyTrial,
+)
 from perfguard.model.trial import Untestable
 from perfguard.workflows.study import judge_study
 from perfguard.workflows.study_files import load_claims
@@ -78,8 +86,9 @@ class World:
         self.measured.append((strategy, cell))
         payload = self.spec.medium(cell.media).payload_bytes
         drift = 1.0 + 0.3 * math.sin(len(self.measured) / 40.0)
-        ms = self.cost(strategy, payload) * cell.ranks * drift * math.exp(self.rng.normal(0.0, self.noise))
-        alone = {"received_ms": 0.7 * ms, "whole_ms": ms} if cell.concurrency == 1 else {}
+        pages = 0.5 if cell.memory_pages is MemoryPages.HUGE else 1.0
+        ms = pages * self.cost(strategy, payload) * cell.ranks * drift * math.exp(self.rng.normal(0.0, self.noise))
+        alone = {"received_ms": 0.7 * ms, "delivered_ms": 0.9 * ms, "whole_ms": ms} if cell.concurrency == 1 else {}
         return StudyMeasured(
             payload_bytes=payload,
             ms_per_request=ms,

@@ -253,8 +253,7 @@ def _until_killed(run_of: Run, transport: RunningTransport, batches: range) -> i
 
 def _kill_one(run_of: Run, transport: RunningTransport, within_s: float) -> threading.Timer:
     """Kill a random rank at a random time of the batch that is about to begin."""
-    rank = run_of.draw.randrange(run_of.plan.ranks)
-    (victim,) = [pid for pid in transport.pids if _rank_of(pid) == rank]
+    victim = transport.rank_pids[run_of.draw.randrange(run_of.plan.ranks)]
 
     def kill() -> None:
         os.kill(victim, signal.SIGKILL)
@@ -263,12 +262,6 @@ def _kill_one(run_of: Run, transport: RunningTransport, within_s: float) -> thre
     timer = threading.Timer(run_of.draw.uniform(0.0, within_s), kill)
     timer.start()
     return timer
-
-
-def _rank_of(pid: int) -> int | None:
-    command = psutil.Process(pid).cmdline()
-    is_rank = len(command) > 2 and command[1].endswith("rank.py")  # python rank.py RANK SPECIFICATION
-    return int(command[2]) if is_rank else None
 
 
 def _mappings(process: psutil.Process, prefixes: Sequence[str]) -> int:

@@ -33,7 +33,7 @@ REPORT, DOCUMENT, TRIALS, CELLS, MARKDOWN = "report.html", "study.json", "study.
 def study_command(
     revision: Annotated[str, typer.Argument(help="A version, or with --repo anything git names.")],
     grid: Annotated[
-        str, typer.Option("--grid", "-g", help="A study's name, or the path of a TOML file.")
+        str, typer.Option("--grid", "-g", help="A study's name (`perfguard scenarios`), or the path of a TOML file.")
     ] = "transport",
     claims: Annotated[str, typer.Option(help="The claims to put beside it: a list's name, or a path.")] = "17a57fd86",
     beside: Annotated[

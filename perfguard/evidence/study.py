@@ -26,6 +26,7 @@ from perfguard.stats.crossing import estimate_crossing
 from perfguard.stats.ratios import geometric_interval, ratio_effect
 
 MS_PER_REQUEST = "ms_per_request"
+DELIVERED_TO_LIMIT = "delivered_ms / (memcpy_ms + sha256_ms)"
 THRESHOLD_VARIABLE = "SGLANG_MM_BROADCAST_THRESHOLD"
 # Ways that only share what they send: a threshold chooses between the first two.
 _BY_THRESHOLD = (Strategy.LOCAL, Strategy.BROADCAST, Strategy.CONDITIONAL, Strategy.AS_COMMITTED)
@@ -122,24 +123,34 @@ def _judge_cell(
                 low_ms=low,
                 high_ms=high,
                 received_ms=_median(each.received_ms for each in measured),
+                delivered_ms=_median(each.delivered_ms for each in measured),
                 whole_ms=_median(each.whole_ms for each in measured),
                 to_best=to_best,
                 to_baseline=to_baseline,
+                to_limit=_to_limit(own, confidence),
                 untestable_reason=failures[-1] if failures else "",
             )
         )
-    limits = [
-        each.memcpy_ms + each.sha256_ms
-        for trial in trials
-        if (each := trial.measured) is not None and each.memcpy_ms is not None and each.sha256_ms is not None
-    ]
+    everything = [trial.measured for trial in trials if trial.measured is not None]
     return CellResult(
         cell=cell,
-        payload_bytes=max((trial.measured.payload_bytes for trial in trials if trial.measured is not None), default=0),
+        payload_bytes=max((each.payload_bytes for each in everything), default=0),
         arms=tuple(arms),
         leaders=tuple(leaders),
-        limit_ms=_median(limits),
+        memcpy_ms=_median(each.memcpy_ms for each in everything),
+        sha256_ms=_median(each.sha256_ms for each in everything),
     )
+
+
+def _to_limit(trials: Sequence[StudyTrial], confidence: float) -> Effect | None:
+    """Return delivering against one copy and one hash of the payload, each ratio taken inside its trial."""
+    groups: dict[tuple[int, int], list[float]] = defaultdict(list)
+    for trial in trials:
+        each = trial.measured
+        if each is None or not each.delivered_ms or each.memcpy_ms is None or each.sha256_ms is None:
+            continue
+        groups[trial.start, trial.start].append(math.log(each.delivered_ms / (each.memcpy_ms + each.sha256_ms)))
+    return ratio_effect(DELIVERED_TO_LIMIT, list(groups.values()), confidence) if groups else None
 
 
 def _mean(trials: Sequence[StudyTrial], confidence: float) -> tuple[float | None, float | None, float | None]:

@@ -14,6 +14,7 @@ class ClaimMetric(str, Enum):
     MS_PER_REQUEST = "ms_per_request"
     P99 = "p99_ms"
     RECEIVED = "received_ms"
+    DELIVERED = "delivered_ms"
     BUSY = "busy_frac"
 
     @property

@@ -32,6 +32,13 @@ class StudyMediaKind(str, Enum):
     VIDEO = "video"
 
 
+class MemoryPages(str, Enum):
+    """Of which pages the processes' memory is: as the machine does it, or huge ones, which malloc asks for."""
+
+    DEFAULT = "default"
+    HUGE = "huge"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyMedia:
     """The media of one request: `count` images, or one video of `frames` frames, `width_px` x `height_px` each.
@@ -64,8 +71,8 @@ class StudySpec:
     server, `concurrency` clients send `requests` in all, in a closed loop. A trial sends `concurrency` requests at
     least. Cells with more than `most_in_flight_mb` megabytes of features in flight are left out, and named.
 
-    Every rank count is started `starts` times, with all strategies side by side, and measured in `blocks_per_start`
-    blocks. `baseline` is what break-even sizes are told against.
+    Every rank count is started `starts` times, with all strategies side by side, once for each of `memory_pages`, and
+    measured in `blocks_per_start` blocks. `baseline` is what break-even sizes are told against.
     """
 
     name: str
@@ -83,6 +90,7 @@ class StudySpec:
     confidence: float
     min_effect_frac: float
     media: tuple[StudyMedia, ...]
+    memory_pages: tuple[MemoryPages, ...] = (MemoryPages.DEFAULT,)
 
     def medium(self, name: str) -> StudyMedia:
         """Return the medium of that name.
@@ -98,7 +106,7 @@ class StudySpec:
         return cell.concurrency * max(1, -(-wanted // cell.concurrency))
 
     def cells(self, ranks: int) -> tuple[StudyCell, ...]:
-        """Return the cells that are measured at one rank count."""
+        """Return the cells that are measured at one rank count, each on the first of `memory_pages`."""
         return tuple(cell for cell in self._grid(ranks) if not self._is_too_much(cell))
 
     def left_out(self) -> tuple[StudyCell, ...]:
@@ -107,13 +115,17 @@ class StudySpec:
 
     def _grid(self, ranks: int) -> list[StudyCell]:
         return [
-            StudyCell(ranks=ranks, media=medium.name, concurrency=concurrency)
+            StudyCell(ranks=ranks, media=medium.name, concurrency=concurrency, memory_pages=self.memory_pages[0])
             for medium in self.media
             for concurrency in self.concurrency
         ]
 
+    def in_flight_bytes(self, cell: StudyCell) -> int:
+        """Return the bytes of features that a cell's requests hold at once."""
+        return self.medium(cell.media).payload_bytes * cell.concurrency
+
     def _is_too_much(self, cell: StudyCell) -> bool:
-        return self.medium(cell.media).payload_bytes * cell.concurrency > 1e6 * self.most_in_flight_mb
+        return self.in_flight_bytes(cell) > 1e6 * self.most_in_flight_mb
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +135,7 @@ class StudyCell:
     ranks: int
     media: str
     concurrency: int
+    memory_pages: MemoryPages = MemoryPages.DEFAULT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,9 +147,9 @@ class StudyMeasured:
     requests' latencies.
 
     Of the transport target, where one request is in flight: `received_ms` is `broadcast_pyobj` and materialising on
-    the slowest rank, `whole_ms` also sending, unpickling and first use (both medians, in lockstep). `memcpy_ms` and
-    `sha256_ms` are the limits: one warm copy and one hash of the payload. `busy_frac` is the share of the machine's
-    cores that was busy, on the server.
+    the slowest rank, `delivered_ms` also sending and rank 0's unpickling, `whole_ms` also the first use (medians, in
+    lockstep). `memcpy_ms` and `sha256_ms` are the limits: one warm copy and one hash of the payload. `busy_frac` is
+    the share of the machine's cores that was busy, on the server.
     """
 
     payload_bytes: int
@@ -144,6 +157,7 @@ class StudyMeasured:
     p50_ms: float
     p99_ms: float
     received_ms: float | None = None
+    delivered_ms: float | None = None
     whole_ms: float | None = None
     memcpy_ms: float | None = None
     sha256_ms: float | None = None
@@ -173,6 +187,7 @@ class CellArm:
     """One strategy in one cell over all blocks: the geometric mean, and the ratios to the cell's fastest strategy.
 
     `to_best` is None for the fastest itself, and where no block holds both. `to_baseline` likewise for the baseline.
+    `to_limit` is `delivered_ms` against one copy and one hash of the payload, measured in the same trials.
     """
 
     strategy: Strategy
@@ -181,9 +196,11 @@ class CellArm:
     low_ms: float | None
     high_ms: float | None
     received_ms: float | None
+    delivered_ms: float | None
     whole_ms: float | None
     to_best: Effect | None
     to_baseline: Effect | None
+    to_limit: Effect | None
     untestable_reason: str
 
 
@@ -191,15 +208,26 @@ class CellArm:
 class CellResult:
     """One cell: its strategies, fastest first. The `leaders` are the fastest and all that cannot be told from it.
 
-    One leader is a winner, more are a tie, none: nothing was measured. `limit_ms` is one copy and one hash of the
-    payload, where they were measured.
+    One leader is a winner, more are a tie, none: nothing was measured. `memcpy_ms` and `sha256_ms` are one copy and
+    one hash of the payload, where they were measured (medians over trials).
     """
 
     cell: StudyCell
     payload_bytes: int
     arms: tuple[CellArm, ...]
     leaders: tuple[Strategy, ...]
-    limit_ms: float | None
+    memcpy_ms: float | None
+    sha256_ms: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PagesEffect:
+    """What huge pages do to one strategy in one cell: ms per request with them / without, inside blocks."""
+
+    cell: StudyCell
+    payload_bytes: int
+    strategy: Strategy
+    effect: Effect
 
 
 class Crossing(str, Enum):
@@ -256,6 +284,7 @@ class StudyResult:
     revision: Revision
     sentence: str
     cells: tuple[CellResult, ...]
+    pages: tuple[PagesEffect, ...]
     break_evens: tuple[BreakEven, ...]
     threshold: Threshold
     claims_title: str

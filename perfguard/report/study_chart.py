@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.patches import Rectangle
 
+from perfguard.model.study import MemoryPages
 from perfguard.report import words
 from perfguard.report.drawing import CLASS, Chart, drawing, new_figure, write_svg
 from perfguard.report.study_rows import margin, size, tell_margin, tell_winner
@@ -22,12 +23,16 @@ _LABEL_LIMIT = 24
 _FEWEST_FOR_A_TIE = 2
 
 
-def winner_chart(result: StudyResult, ranks: int) -> Chart | None:
+def winner_chart(result: StudyResult, ranks: int, pages: MemoryPages = MemoryPages.DEFAULT) -> Chart | None:
     """Draw media (small to large, upwards) by concurrency; a cell names the fastest strategy and by how much.
 
     Ties are hatched, grey, and say so: colour is not needed to read it. None where nothing was measured.
     """
-    cells = {(each.cell.media, each.cell.concurrency): each for each in result.cells if each.cell.ranks == ranks}
+    cells = {
+        (each.cell.media, each.cell.concurrency): each
+        for each in result.cells
+        if each.cell.ranks == ranks and each.cell.memory_pages is pages
+    }
     if not cells:
         return None
     spec = result.spec
@@ -60,10 +65,12 @@ def winner_chart(result: StudyResult, ranks: int) -> Chart | None:
         )
         axes.tick_params(length=0)
         axes.set_xlabel("requests at once" if spec.target.value == "sglang-transport" else "clients of a closed loop")
-        title = f"Fastest strategy on {ranks} ranks"
+        title, name = f"Fastest strategy on {ranks} ranks", f"winner-{ranks}"
+        if pages is not MemoryPages.DEFAULT:
+            title, name = f"{title}, {pages.value} pages", f"{name}-{pages.value}"
         svg = write_svg(
             figure,
-            name=f"winner-{ranks}",
+            name=name,
             description=f"{title}, by size and concurrency. The numbers follow as a table.",
         )
     table = tuple(
@@ -72,7 +79,7 @@ def winner_chart(result: StudyResult, ranks: int) -> Chart | None:
         for requests in concurrency
     )
     columns = ("media", "concurrency", "fastest", "ms per request", "next takes longer by")
-    return Chart(name=f"winner-{ranks}", title=title, svg=svg, columns=columns, table=table)
+    return Chart(name=name, title=title, svg=svg, columns=columns, table=table)
 
 
 def _write(axes: Axes, column: int, row: int, cell: CellResult) -> None:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from perfguard.model.errors import UsageError
 from perfguard.model.scenario import Strategy
-from perfguard.model.study import StudyCell, StudyMeasured, StudyTrial
+from perfguard.model.study import MemoryPages, StudyCell, StudyMeasured, StudyTrial
 from perfguard.model.trial import Untestable
 from perfguard.report import words
 from perfguard.report.clean import clean
@@ -25,9 +25,12 @@ from perfguard.report.study_rows import (
     cell_table,
     claim_table,
     left_out_note,
+    limit_table,
+    pages_table,
     ratio_table,
     received_table,
     tell_margin,
+    tell_media,
     tell_winner,
     untestable_notes,
 )
@@ -41,15 +44,16 @@ if TYPE_CHECKING:
     from perfguard.report.profile_page import FactTable
 
 STUDY_SCHEMA_VERSION = 1
-_PLACE = ("number", "block", "start", "ranks", "media", "concurrency", "strategy")
+_PLACE = ("number", "block", "start", "ranks", "media", "concurrency", "strategy", "memory_pages")
 _WHOLE = ("number", "block", "start", "ranks", "concurrency")
 _VALUES = tuple(field.name for field in dataclasses.fields(StudyMeasured))
 _COLUMNS = (*_PLACE, *_VALUES, "started_at", "wall_s", "untestable")
-
+# What a CSV of an earlier version lacks.
+_ADDED = ("delivered_ms", "memory_pages")
 
 _CELL_COLUMNS = (
-    "ranks", "media", "payload_bytes", "concurrency", "strategy", "trials", "ms_per_request", "low_ms", "high_ms",
-    "times_fastest", "times_fastest_low", "times_fastest_high", "leads", "is_tie",
+    "ranks", "media", "memory_pages", "payload_bytes", "concurrency", "strategy", "trials", "ms_per_request", "low_ms",
+    "high_ms", "times_fastest", "times_fastest_low", "times_fastest_high", "leads", "is_tie",
 )  # fmt: skip
 
 
@@ -67,6 +71,7 @@ def to_csv(trials: Iterable[StudyTrial]) -> str:
             "media": trial.cell.media,
             "concurrency": trial.cell.concurrency,
             "strategy": trial.strategy.value,
+            "memory_pages": trial.cell.memory_pages.value,
             "started_at": trial.started_at,
             "wall_s": f"{trial.wall_s:.3f}",
             "untestable": trial.untestable.reason if trial.untestable is not None else "",
@@ -96,6 +101,7 @@ def to_cells_csv(cells: Iterable[CellResult]) -> str:
                 (
                     cell.cell.ranks,
                     cell.cell.media,
+                    cell.cell.memory_pages.value,
                     cell.payload_bytes,
                     cell.cell.concurrency,
                     arm.strategy.value,
@@ -119,7 +125,7 @@ def read_csv(path: Path) -> tuple[StudyTrial, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {path}: {error}") from error
     rows = csv.DictReader(io.StringIO(text, newline=""))
-    missing = [name for name in _COLUMNS if name not in (rows.fieldnames or ())]
+    missing = [name for name in _COLUMNS if name not in (*_ADDED, *(rows.fieldnames or ()))]
     if missing:
         raise UsageError(f"{path} is no study's CSV: it lacks {', '.join(missing)}", hint="`perfguard study` writes it")
     trials = []
@@ -133,10 +139,11 @@ def read_csv(path: Path) -> tuple[StudyTrial, ...]:
 
 def _trial(row: dict[str, str]) -> StudyTrial:
     whole = {name: int(row[name]) for name in _WHOLE}
+    pages = MemoryPages(row.get("memory_pages") or MemoryPages.DEFAULT.value)
     measured: StudyMeasured | None = None
     untestable: Untestable | None = None
     if row["ms_per_request"]:
-        values = {name: float(row[name]) for name in _VALUES if row[name]}
+        values = {name: float(row[name]) for name in _VALUES if row.get(name)}
         if not all(math.isfinite(value) for value in values.values()):
             raise ValueError("a value is not finite")
         measured = StudyMeasured(**{**values, "payload_bytes": int(row["payload_bytes"])})  # type: ignore[arg-type]
@@ -146,7 +153,7 @@ def _trial(row: dict[str, str]) -> StudyTrial:
         number=whole["number"],
         block=whole["block"],
         start=whole["start"],
-        cell=StudyCell(ranks=whole["ranks"], media=row["media"], concurrency=whole["concurrency"]),
+        cell=StudyCell(ranks=whole["ranks"], media=row["media"], concurrency=whole["concurrency"], memory_pages=pages),
         strategy=Strategy(row["strategy"]),
         started_at=row["started_at"],
         wall_s=float(row["wall_s"]),
@@ -175,17 +182,16 @@ def to_study_document(result: StudyResult, report: Path | None) -> dict[str, Any
 def to_study_markdown(result: StudyResult, *, report: str | None = None) -> str:
     """Give a study as GitHub-flavoured Markdown. Home directories and secrets are redacted."""
     shown = clean(result, home=str(Path.home()))
-    received = received_table(shown)
+    tables = (
+        break_even_table(shown), claim_table(shown), cell_table(shown), ratio_table(shown), pages_table(shown),
+        limit_table(shown), received_table(shown),
+    )  # fmt: skip
     parts = [
         f"## Study of {prose(shown.revision.label)}: {prose(shown.spec.name)}",
         f"**{prose(shown.sentence)}**",
         *([f"[The whole report]({report.replace(' ', '%20')})"] if report else []),
         *(prose(note) for note in (left_out_note(shown), *untestable_notes(shown)) if note),
-        *(
-            _markdown(each)
-            for each in (break_even_table(shown), claim_table(shown), cell_table(shown), ratio_table(shown))
-        ),
-        *([_markdown(received)] if received is not None else []),
+        *(_markdown(each) for each in tables if each is not None),
         f"### Reproduce\n\n```\n{shown.run.command}\n```",
         table("Measured on", ("What", "Value"), ([prose(cell) for cell in fact] for fact in _facts(shown))),
     ]
@@ -217,7 +223,7 @@ def print_study(result: StudyResult, console: Console) -> None:
     rows = (
         (
             str(cell.cell.ranks),
-            cell.cell.media,
+            tell_media(cell.cell),
             str(cell.cell.concurrency),
             f"{cell.arms[0].mean_ms:.3g}" if cell.arms and cell.arms[0].mean_ms is not None else "",
             tell_winner(cell),

@@ -14,6 +14,8 @@ from perfguard.report.study_rows import (
     cell_table,
     claim_table,
     left_out_note,
+    limit_table,
+    pages_table,
     ratio_table,
     received_table,
     untestable_notes,
@@ -27,8 +29,13 @@ if TYPE_CHECKING:
 def render_study(result: StudyResult) -> str:
     """Give the page as one offline HTML document. Home directories and secrets are redacted."""
     shown = clean(result, home=str(Path.home()))
-    charts = [chart for ranks in shown.spec.ranks if (chart := winner_chart(shown, ranks)) is not None]
-    received = received_table(shown)
+    charts = [
+        chart
+        for ranks in shown.spec.ranks
+        for pages in shown.spec.memory_pages
+        if (chart := winner_chart(shown, ranks, pages)) is not None
+    ]
+    tables = (cell_table(shown), ratio_table(shown), pages_table(shown), limit_table(shown), received_table(shown))
     return make_document(
         "study.html.j2",
         script="",
@@ -39,7 +46,7 @@ def render_study(result: StudyResult) -> str:
         threshold=shown.threshold.sentence,
         break_evens=break_even_table(shown),
         claims=claim_table(shown),
-        tables=[table for table in (cell_table(shown), ratio_table(shown), received) if table is not None],
+        tables=[table for table in tables if table is not None],
         target=shown.spec.target.value,
         spec=shown.spec,
         legend=[(place, strategy.value) for place, strategy in enumerate(shown.spec.strategies)],

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from perfguard.model.claim import ClaimVerdict
+from perfguard.model.study import MemoryPages
 from perfguard.report import words
 from perfguard.report.profile_page import FactTable
 
 if TYPE_CHECKING:
     from perfguard.model.result import Effect
-    from perfguard.model.study import BreakEven, CellArm, CellResult, StudyResult
+    from perfguard.model.study import BreakEven, CellArm, CellResult, StudyCell, StudyResult
 
 TIE = "tie"
 NOTHING = "nothing measured"
@@ -46,7 +47,7 @@ def break_even_table(result: StudyResult) -> FactTable:
             )
             for each in (*result.break_evens, *((result.threshold.overall,) if result.threshold.overall else ()))
         ),
-        note="The interval is from a bootstrap over blocks; concurrencies count alike.",
+        note="The interval is from a bootstrap over blocks; concurrencies and memory pages count alike.",
     )
 
 
@@ -119,13 +120,72 @@ def ratio_table(result: StudyResult) -> FactTable:
 def _times(arm: CellArm, *, is_fastest: bool) -> str:
     if is_fastest:
         return "1"
-    if arm.to_best is None:
-        return words.NOT_MEASURED
-    return f"{arm.to_best.ratio:.2f} ({arm.to_best.low:.2f} to {arm.to_best.high:.2f})"
+    return _ratio(arm.to_best)
+
+
+def pages_table(result: StudyResult) -> FactTable | None:
+    """Give what huge pages do to each strategy; None where the study did not measure both."""
+    if not result.pages:
+        return None
+    strategies = result.spec.strategies
+    places = {each.cell: each.payload_bytes for each in result.pages}
+    effects = {(each.cell, each.strategy): each.effect for each in result.pages}
+    rows = [
+        (
+            str(cell.ranks),
+            cell.media,
+            f"{payload_bytes / 1e6:.3g}",
+            str(cell.concurrency),
+            *(_ratio(effects.get((cell, strategy))) for strategy in strategies),
+        )
+        for cell, payload_bytes in places.items()
+    ]
+    return FactTable(
+        title="Huge pages: ms per request with them / without, paired inside blocks (interval)",
+        columns=(">Ranks", "Media", ">MB", ">Concurrency", *(f">{each.value}" for each in strategies)),
+        rows=tuple(rows),
+        note="Huge: the processes' malloc asks for transparent huge pages (GLIBC_TUNABLES=glibc.malloc.hugetlb=1). "
+        "Under 1 they pay. Without asking, the machine's own setting holds: the environment below names it, and what a "
+        "process was given.",
+    )
+
+
+def _ratio(effect: Effect | None) -> str:
+    return words.NOT_MEASURED if effect is None else f"{effect.ratio:.2f} ({effect.low:.2f} to {effect.high:.2f})"
+
+
+def limit_table(result: StudyResult) -> FactTable | None:
+    """Give what getting one request to all ranks takes, beside the limits; None where no trial measured it."""
+    shown = [cell for cell in result.cells if any(arm.delivered_ms is not None for arm in cell.arms)]
+    if not shown:
+        return None
+    strategies = result.spec.strategies
+    rows = []
+    for cell in shown:
+        arms = {arm.strategy: arm for arm in cell.arms}
+        delivered = [_delivered(arms[each]) if each in arms else words.NOT_MEASURED for each in strategies]
+        limits = (words.number(cell.memcpy_ms), words.number(cell.sha256_ms))
+        rows.append((*_place(cell)[:3], *limits, *delivered))
+    return FactTable(
+        title="One request in flight, from the sender to every rank: ms, times one copy and one hash (interval)",
+        columns=(">Ranks", "Media", ">MB", ">One copy", ">One hash", *(f">{each.value}" for each in strategies)),
+        rows=tuple(rows),
+        note="Sending (shared-memory: hashing and writing too), unpickling on rank 0, broadcast_pyobj and "
+        "materialising on the slowest rank, in lockstep, without the first use. One warm copy and one hash of the "
+        "payload were measured in the same trials, and the ratios are taken inside them: no way of sharing that hashes "
+        "and copies can be faster.",
+    )
+
+
+def _delivered(arm: CellArm) -> str:
+    if arm.to_limit is None:
+        return words.number(arm.delivered_ms)
+    ratio = arm.to_limit
+    return f"{words.number(arm.delivered_ms)}, {ratio.ratio:.2f}x ({ratio.low:.2f} to {ratio.high:.2f})"
 
 
 def received_table(result: StudyResult) -> FactTable | None:
-    """Give what is spent on receiving alone, beside the limits; None where no trial measured it."""
+    """Give what the ranks spend on receiving alone, and the first use added; None where no trial measured it."""
     shown = [cell for cell in result.cells if any(arm.received_ms is not None for arm in cell.arms)]
     if not shown:
         return None
@@ -136,14 +196,13 @@ def received_table(result: StudyResult) -> FactTable | None:
         received = [words.number(arms[each].received_ms) if each in arms else words.NOT_MEASURED for each in strategies]
         whole = [words.number(arms[each].whole_ms) if each in arms else words.NOT_MEASURED for each in strategies]
         pairs = [f"{one} / {all_of_it}" for one, all_of_it in zip(received, whole, strict=True)]
-        rows.append((*_place(cell)[:3], words.number(cell.limit_ms), *pairs))
+        rows.append((*_place(cell)[:3], *pairs))
     return FactTable(
-        title="One request in flight, in lockstep: received / sender to first use, ms",
-        columns=(">Ranks", "Media", ">MB", ">One copy + one hash", *(f">{each.value}" for each in strategies)),
+        title="One request in flight: received / sender to first use, ms",
+        columns=(">Ranks", "Media", ">MB", *(f">{each.value}" for each in strategies)),
         rows=tuple(rows),
         note="Received is broadcast_pyobj and materialising on the slowest rank, without what shared-memory moves to "
-        "the sender; the second figure holds all of it. Medians over trials. One copy and one hash of the payload were "
-        "measured in the same trials: no way of sharing that hashes and copies can be faster.",
+        "the sender; the second figure holds all of it, and the model's first read. Medians over trials.",
     )
 
 
@@ -204,7 +263,12 @@ def size(size_bytes: float) -> str:
 
 def _place(cell: CellResult) -> tuple[str, str, str, str]:
     payload = f"{cell.payload_bytes / 1e6:.3g}"
-    return str(cell.cell.ranks), cell.cell.media, payload, str(cell.cell.concurrency)
+    return str(cell.cell.ranks), tell_media(cell.cell), payload, str(cell.cell.concurrency)
+
+
+def tell_media(cell: StudyCell) -> str:
+    """Name what a cell's requests carry, and the memory pages where they are not the machine's own."""
+    return cell.media if cell.memory_pages is MemoryPages.DEFAULT else f"{cell.media}, {cell.memory_pages.value} pages"
 
 
 def _milliseconds(arm: CellArm) -> str:

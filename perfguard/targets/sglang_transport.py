@@ -97,11 +97,19 @@ class LockstepResult:
         return tuple(max(times) for times in zip(*per_rank, strict=True))
 
     @property
-    def whole_ms(self) -> tuple[float, ...]:
-        """Per request all of it: sending, unpickling on rank 0, the slowest rank's receiving and first use."""
-        use = [max(times) for times in zip(*(rank.use_ms for rank in self.ranks), strict=True)]
-        parts = zip(self.send_ms, self.ranks[0].unpickle_ms, self.received_ms, use, strict=True)
+    def delivered_ms(self) -> tuple[float, ...]:
+        """Per request until every rank has its inputs: sending, unpickling on rank 0, the slowest rank's receiving.
+
+        What a way of sharing moves from the ranks to the sender stays in it.
+        """
+        parts = zip(self.send_ms, self.ranks[0].unpickle_ms, self.received_ms, strict=True)
         return tuple(sum(part) for part in parts)
+
+    @property
+    def whole_ms(self) -> tuple[float, ...]:
+        """Per request all of it: `delivered_ms` and the slowest rank's first use."""
+        use = [max(times) for times in zip(*(rank.use_ms for rank in self.ranks), strict=True)]
+        return tuple(sum(part) for part in zip(self.delivered_ms, use, strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +157,7 @@ class RunningTransport:
         self._source_root = source_root
         self._report_dir = report_dir
         self._received = b""
+        self.rank_pids: tuple[int, ...] = ()
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -346,7 +355,7 @@ def start_transport(
         raise
     with process, listener, _accept(listener, process, source_root, start_limit_s) as control:
         running = RunningTransport(process, control, source_root, report_dir)
-        running.receive(start_limit_s)
+        running.rank_pids = tuple(running.receive(start_limit_s)["ranks"])
         yield running
 
 

@@ -6,6 +6,7 @@ goes on with the first trial that is missing, on processes that are started anew
 
 from __future__ import annotations
 
+import contextlib
 import time
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,15 +16,27 @@ import msgspec
 
 from perfguard.evidence.claims import judge_claims
 from perfguard.evidence.study import MS_PER_REQUEST, break_even, judge_cells, recommend_threshold
+from perfguard.evidence.study_pages import pages_effects
 from perfguard.model.claim import ClaimList
 from perfguard.model.errors import MissingTrialError, PerfguardError, UntestableError, UsageError
 from perfguard.model.progress import Progress
 from perfguard.model.result import Effect, RunInfo
 from perfguard.model.revision import Revision
 from perfguard.model.scenario import Strategy
-from perfguard.model.study import CellResult, StudyMeasured, StudyResult, StudySpec, StudyTarget, StudyTrial, Threshold
+from perfguard.model.study import (
+    CellResult,
+    MemoryPages,
+    StudyCell,
+    StudyMeasured,
+    StudyResult,
+    StudySpec,
+    StudyTarget,
+    StudyTrial,
+    Threshold,
+)
 from perfguard.model.trial import Untestable
 from perfguard.store import RunStore
+from perfguard.targets.memory_pages import probe_pages
 from perfguard.workflows.replay import read_run
 from perfguard.workflows.setup import RunRequest, machine, open_bench, open_named, open_store
 from perfguard.workflows.study_arms import Arms, make_arms
@@ -82,7 +95,7 @@ def study(
                 f"{len(planned) - len(kept):,} trials of {len(planned):,} to run: about {left}, by a rough guess"
             )
             bench = open_bench(request, repository, store, progress)
-            store.put_note(_MACHINE, machine())
+            store.put_note(_MACHINE, (*machine(), *_tell_pages(bench, spec)))
             _measure(bench, spec, revision, planned, list(kept))
         return _judge(store, progress)
 
@@ -124,16 +137,30 @@ def _measure(
         leg = planned[len(done)].leg
         ranks = planned[len(done)].cell.ranks
         start += 1
-        with make_arms(bench, spec, revision, ranks, start) as arms:
+        with contextlib.ExitStack() as stack:
+            by_pages = {
+                pages: stack.enter_context(make_arms(bench, spec, revision, ranks, number=start, pages=pages))
+                for pages in spec.memory_pages
+            }
             clock = time.monotonic()
-            arms.start(bench.progress)
+            for arms in by_pages.values():
+                arms.start(bench.progress)
             bench.store.put_note(_STARTING_S, bench.store.note(_STARTING_S, 0.0) + time.monotonic() - clock)
             while len(done) < len(planned) and planned[len(done)].leg == leg:
+                arms = by_pages[planned[len(done)].cell.memory_pages]
                 trial = _run(arms, planned[len(done)], start)
                 bench.store.add_study_trial(trial)
                 done.append(trial)
                 _tell(bench.progress, spec, planned, done)
                 bench.store.put_note(_STAND_INS, sorted({*bench.store.note(_STAND_INS, []), *arms.stand_ins}))
+
+
+def _tell_pages(bench: Bench, spec: StudySpec) -> list[tuple[str, str]]:
+    """Try out what the processes will be given, where the study is about that."""
+    if spec.memory_pages == (MemoryPages.DEFAULT,):
+        return []
+    python = bench.environment.python
+    return [(f"memory pages: {pages.value}", probe_pages(python, pages)) for pages in spec.memory_pages]
 
 
 def _run(arms: Arms, plan: PlannedTrial, start: int) -> StudyTrial:
@@ -165,8 +192,12 @@ def _tell(progress: Progress, spec: StudySpec, planned: tuple[PlannedTrial, ...]
     left = _minutes(remaining_s(spec, planned, done))
     progress.step(
         f"trial {trial.number:,} of {len(planned):,}, about {left} left: {cell.media} at concurrency "
-        f"{cell.concurrency}, {cell.ranks} ranks, {trial.strategy.value}: {value}"
+        f"{cell.concurrency}, {cell.ranks} ranks, {trial.strategy.value}{_pages(cell)}: {value}"
     )
+
+
+def _pages(cell: StudyCell) -> str:
+    return "" if cell.memory_pages is MemoryPages.DEFAULT else f" on {cell.memory_pages.value} pages"
 
 
 def _minutes(seconds: float) -> str:
@@ -234,6 +265,7 @@ def judge_study(
         revision=revision,
         sentence=_sentence(revision, cells, threshold),
         cells=cells,
+        pages=pages_effects(trials, confidence=spec.confidence),
         break_evens=tuple(each for each in break_evens if each is not None),
         threshold=threshold,
         claims_title=claims.title,

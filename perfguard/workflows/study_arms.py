@@ -18,13 +18,23 @@ from perfguard.model.errors import UntestableError
 from perfguard.model.progress import Progress
 from perfguard.model.revision import Revision
 from perfguard.model.scenario import ImageFormat, ImageSpec, Strategy
-from perfguard.model.study import StudyCell, StudyMeasured, StudyMedia, StudyMediaKind, StudySpec, StudyTarget
+from perfguard.model.study import (
+    MemoryPages,
+    StudyCell,
+    StudyMeasured,
+    StudyMedia,
+    StudyMediaKind,
+    StudySpec,
+    StudyTarget,
+)
+from perfguard.targets.memory_pages import pages_environment
 from perfguard.targets.running import RunningServer
 from perfguard.targets.sglang_transport import MediaKind, RunningTransport, TransportCase, start_transport
 from perfguard.workflows.kinds import launch
 from perfguard.workflows.trial import Bench, run_trial
 
 _LIMIT_S = 300.0
+_WARMUP_BURSTS = 2
 
 
 class Arms(ABC):
@@ -94,9 +104,19 @@ class Arms(ABC):
 class TransportArms(Arms):
     """Rank processes with the revision's own functions."""
 
-    def __init__(self, spec: StudySpec, ranks: int, *, source_tree: Path, python: Path, work_dir: Path) -> None:
-        """Begin without a process."""
+    def __init__(
+        self,
+        spec: StudySpec,
+        ranks: int,
+        *,
+        source_tree: Path,
+        python: Path,
+        work_dir: Path,
+        environment: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        """Begin without a process; `environment` is added to that of each."""
         super().__init__(spec, ranks)
+        self._environment = environment
         self._source_tree = source_tree
         self._python = python
         self._work_dir = work_dir
@@ -125,15 +145,17 @@ class TransportArms(Arms):
                 work_dir=self._work_dir / strategy.value,
                 ranks=self.ranks,
                 strategy=strategy,
+                environment=self._environment,
             )
         )
         self._running[strategy] = running
         self._stand_ins.update(running.stand_ins)
-        # The first burst of a size maps memory that later ones find.
-        largest = {cell.media: cell for cell in sorted(self.spec.cells(self.ranks), key=lambda each: each.concurrency)}
-        for cell in largest.values():
-            case = _case(self.spec.medium(cell.media))
-            running.run_bursts(case, requests=cell.concurrency, bursts=1, limit_s=_LIMIT_S)
+        # The first requests of a size run code, and the most bytes in flight map memory, that later ones find.
+        for medium in self.spec.media:
+            running.run_bursts(_case(medium), requests=1, bursts=_WARMUP_BURSTS, limit_s=_LIMIT_S)
+        largest = max(self.spec.cells(self.ranks), key=self.spec.in_flight_bytes)
+        case = _case(self.spec.medium(largest.media))
+        running.run_bursts(case, requests=largest.concurrency, bursts=1, limit_s=_LIMIT_S)
 
     def _stop(self, strategy: Strategy) -> None:
         self._running.pop(strategy, None)
@@ -157,16 +179,32 @@ class TransportArms(Arms):
         if cell.concurrency > 1:
             return measured
         alone = running.run_lockstep(case, requests=requests, limit_s=_LIMIT_S)
-        return dataclasses.replace(measured, received_ms=median(alone.received_ms), whole_ms=median(alone.whole_ms))
+        return dataclasses.replace(
+            measured,
+            received_ms=median(alone.received_ms),
+            delivered_ms=median(alone.delivered_ms),
+            whole_ms=median(alone.whole_ms),
+            memcpy_ms=alone.memcpy_ms,
+            sha256_ms=alone.sha256_ms,
+        )
 
 
 class ServerArms(Arms):
     """Whole servers, parked but for the one that is measured."""
 
-    def __init__(self, spec: StudySpec, ranks: int, *, bench: Bench, revision: Revision, work_dir: Path) -> None:
-        """Begin without a server."""
+    def __init__(
+        self,
+        spec: StudySpec,
+        ranks: int,
+        *,
+        bench: Bench,
+        revision: Revision,
+        work_dir: Path,
+        environment: tuple[tuple[str, str], ...],
+    ) -> None:
+        """Begin without a server; `environment` replaces the scenario's own."""
         super().__init__(spec, ranks)
-        target = dataclasses.replace(bench.scenario.target, tensor_parallel_size=ranks)
+        target = dataclasses.replace(bench.scenario.target, tensor_parallel_size=ranks, extra_environment=environment)
         profiling = dataclasses.replace(bench.scenario.profiling, enabled=False)
         scenario = dataclasses.replace(bench.scenario, target=target, profiling=profiling)
         self._bench = dataclasses.replace(bench, scenario=scenario)
@@ -254,17 +292,21 @@ class ServerArms(Arms):
         )
 
 
-def make_arms(bench: Bench, spec: StudySpec, revision: Revision, ranks: int, number: int) -> Arms:
-    """Return the arms of a study's target at one rank count, not started; `number` names their folder."""
-    work_dir = bench.store.run_dir / "work" / f"start-{number}"
+def make_arms(
+    bench: Bench, spec: StudySpec, revision: Revision, ranks: int, *, number: int, pages: MemoryPages
+) -> Arms:
+    """Return the arms of a study's target at one rank count, not started; `number` and `pages` name their folder."""
+    work_dir = bench.store.run_dir / "work" / f"start-{number}-{pages.value}"
+    environment = pages_environment(pages, bench.scenario.target.extra_environment)
     if spec.target is StudyTarget.SERVER:
-        return ServerArms(spec, ranks, bench=bench, revision=revision, work_dir=work_dir)
+        return ServerArms(spec, ranks, bench=bench, revision=revision, work_dir=work_dir, environment=environment)
     return TransportArms(
         spec,
         ranks,
         source_tree=bench.repository.worktree(revision),
         python=bench.environment.python,
         work_dir=work_dir,
+        environment=environment,
     )
 
 

@@ -15,6 +15,13 @@ from perfguard.model.study import StudyMedia, StudyMediaKind, StudySpec
 from perfguard.workflows.scenarios import refuse_unknown, scenario_dir
 
 FileT = TypeVar("FileT", StudySpec, ClaimList)
+DEFAULT_STUDY = "transport"
+_STUDIES = "studies"
+
+
+def list_studies() -> tuple[StudySpec, ...]:
+    """Return every study that comes with perfguard, by name."""
+    return tuple(load_study(str(path)) for path in sorted((scenario_dir() / _STUDIES).glob("*.toml")))
 
 
 def load_study(name_or_path: str) -> StudySpec:
@@ -23,7 +30,7 @@ def load_study(name_or_path: str) -> StudySpec:
     Raises:
         UsageError: there is no such study, or the file is not one that can run.
     """
-    path = _find(name_or_path, "studies", "study")
+    path = _find(name_or_path, _STUDIES, "study")
     spec = _read(path, StudySpec, "media", StudyMedia)
     check_study(spec, str(path))
     return spec
@@ -81,6 +88,7 @@ def check_study(spec: StudySpec, where: str) -> None:
         "blocks_per_start": spec.blocks_per_start,
         "most_in_flight_mb": spec.most_in_flight_mb,
         "min_effect_frac": spec.min_effect_frac,
+        "the number of memory_pages": len(spec.memory_pages),
         "every entry of ranks": min(spec.ranks, default=0),
         "every entry of concurrency": min(spec.concurrency, default=0),
     }
@@ -94,6 +102,7 @@ def check_study(spec: StudySpec, where: str) -> None:
         "strategies": spec.strategies,
         "ranks": spec.ranks,
         "concurrency": spec.concurrency,
+        "memory_pages": spec.memory_pages,
     }
     for field, values in names.items():
         if len(set(values)) < len(values):

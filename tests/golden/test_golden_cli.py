@@ -99,6 +99,10 @@ def test_scenarios_as_json(perfguard):
     document = json.loads(done.stdout)
     assert document["schema_version"] == 1
     assert {s["name"] for s in document["scenarios"]} >= {"mm-small-images", "text-only"}
+    assert {(s["name"], s["target"]) for s in document["studies"]} >= {
+        ("transport", "sglang-transport"),
+        ("server", "sglang-server"),
+    }
 
 
 def test_scenarios_tell_open_loops_from_closed_ones(here, capsys):
@@ -106,6 +110,14 @@ def test_scenarios_tell_open_loops_from_closed_ones(here, capsys):
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
     assert " 96 " in lines["text-only"]
     assert "poisson, 60/s" in lines["mm-open-loop"]
+
+
+def test_scenarios_list_the_grids_of_studies(here, capsys):
+    assert run_cli(["scenarios"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    grids = lines[next(place for place, line in enumerate(lines) if line.startswith("study")) :]
+    assert any(line.startswith("transport (default)") and "1, 8, 32, 96" in line for line in grids)
+    assert any(line.startswith("server ") for line in grids)
 
 
 def test_env_is_empty_at_first(perfguard):

@@ -103,8 +103,7 @@ def test_one_rank_that_raises_ends_the_others_by_the_limit(start, strategy):
 def test_a_rank_that_is_killed_or_hangs_ends_the_others_by_the_limit(start, strategy, stopped):
     with start(strategy, rank_limit_s=4) as transport:
         pids = transport.pids
-        victim = next(pid for pid in pids if psutil.Process(pid).cmdline()[2:3] == ["1"])
-        threading.Timer(0.5, os.kill, (victim, stopped)).start()
+        threading.Timer(0.5, os.kill, (transport.rank_pids[1], stopped)).start()
         with pytest.raises(UntestableError):
             transport.run_lockstep(TransportCase(), requests=100_000, limit_s=60)
     assert [pid for pid in pids if lives(pid)] == []

@@ -6,24 +6,27 @@ Run with the managed environment's Python as `client.py SPECIFICATION` (JSON: `d
     {"case": {"kind": "image", ...}, "requests": 9, "rate_rps": null, "check": false, "seed": 1, "cancel_frac": 0.0}
     {"ranks": [...], "send_ms": [...], "payload_bytes": 1, "memcpy_ms": 1.0, "sha256_ms": 1.0}   or   {"error": "..."}
 
-`rate_rps` null sends in lockstep; with `bursts` in its place, that many times `requests` requests are sent at once.
+`rate_rps` null sends in lockstep; with `bursts` in its place, that many times `requests` requests are sent at once. The
+first answer, without an order, tells the ranks' processes: {"ranks": [2, 3]}.
+
+The revision is imported once, and the ranks are forked from this process: importing it takes seconds of processor time.
 """
 
 import hashlib
 import json
+import multiprocessing
 import os
 import pickle
 import random
 import socket
-import subprocess
 import sys
 import time
 
 import media_requests
+import rank
 import torch
 import zmq
 
-HERE = os.path.dirname(os.path.abspath(__file__))
 DISTINCT_INPUTS = 4
 LIMIT_REPEATS = 5
 POLL_MS = 200
@@ -32,15 +35,19 @@ SENT, UNSENT, ABORTED = "sent", "unsent", "aborted"
 
 
 def main(specification):
-    os.sched_setaffinity(0, {specification["cores"][0]})
     torch.set_num_threads(1)
+    from sglang.srt.managers import scheduler
+
+    # Before anything is opened that a rank should not hold, too.
+    processes = start_ranks(specification)
+    os.sched_setaffinity(0, {specification["cores"][0]})
     control = socket.socket(socket.AF_UNIX)
     control.connect(specification["control"])
     orders = control.makefile("rb")
-    client = Client(specification)
+    client = Client(specification, scheduler, processes)
     try:
         client.wait_until_ready()
-        answer = {"ready": True}
+        answer = {"ranks": [process.pid for process in processes]}
         while True:
             control.sendall(json.dumps(answer).encode() + b"\n")
             line = orders.readline()
@@ -53,13 +60,26 @@ def main(specification):
         client.end()
 
 
+def start_ranks(specification):
+    context = multiprocessing.get_context("fork")
+    processes = [
+        context.Process(target=rank.run, args=(number, specification), daemon=True)
+        for number in range(specification["ranks"])
+    ]
+    for process in processes:
+        process.start()
+    return processes
+
+
 class RankEndedError(RuntimeError):
     """A rank process ended, or did not answer in time."""
 
 
 class Client:
-    def __init__(self, specification):
+    def __init__(self, specification, module, processes):
         self.specification = specification
+        self.module = module
+        self.processes = processes
         self.ranks = specification["ranks"]
         directory = specification["directory"]
         context = zmq.Context()
@@ -71,19 +91,11 @@ class Client:
         self.requests.bind(f"ipc://{directory}/requests")
         self.early = []
         self.orders = []
-        for rank in range(self.ranks):
+        for number in range(self.ranks):
             orders = context.socket(zmq.PUSH)
             orders.setsockopt(zmq.SNDTIMEO, POLL_MS)
-            orders.bind(f"ipc://{directory}/orders-{rank}")
+            orders.bind(f"ipc://{directory}/orders-{number}")
             self.orders.append(orders)
-        argument = json.dumps(specification)
-        self.processes = [
-            subprocess.Popen([sys.executable, os.path.join(HERE, "rank.py"), str(rank), argument])
-            for rank in range(self.ranks)
-        ]
-        from sglang.srt.managers import scheduler
-
-        self.module = scheduler
         strategies = sys.modules.get("perfguard_strategies.server")
         if strategies is not None and os.environ["PERFGUARD_STRATEGY"] == "shared-memory":
             strategies.become_producer(self.ranks)
@@ -94,7 +106,8 @@ class Client:
 
     def run(self, order):
         begin = order["seed"]
-        inputs = [media_requests.make_inputs(order["case"], begin + n) for n in range(DISTINCT_INPUTS)]
+        distinct = min(DISTINCT_INPUTS, order["requests"])
+        inputs = [media_requests.make_inputs(order["case"], begin + n) for n in range(distinct)]
         if order.get("bursts"):
             return {**self.send_bursts(order, inputs), **limits(inputs[0])}
         fates = draw_fates(order)
@@ -131,7 +144,7 @@ class Client:
             while requests:
                 self.send(self.requests, pickle.dumps(requests.pop(), 5))
             done = [self.answer()["done"] for _ in range(self.ranks)]
-            ready_ms.append([1e3 * (max(rank[request] for rank in done) - begin) for request in done[0]])
+            ready_ms.append([1e3 * (max(times[request] for times in done) - begin) for request in done[0]])
         return {"ready_ms": ready_ms}
 
     def send_in_lockstep(self, order, inputs):
@@ -211,22 +224,22 @@ class Client:
         Raises:
             RankEndedError: one does not.
         """
-        if any(process.poll() is not None for process in self.processes):
+        if any(process.exitcode is not None for process in self.processes):
             self.wait_for_last_words()
-            ends = [f"rank {rank} {state(process)}" for rank, process in enumerate(self.processes)]
+            ends = [f"rank {number} {state(process)}" for number, process in enumerate(self.processes)]
             raise RankEndedError(", ".join(ends))
 
     def wait_for_last_words(self):
         """Let the other ranks end by themselves: they are to notice that one is gone."""
         deadline = time.monotonic() + self.specification["limit_s"] + LAST_WORDS_S
-        while time.monotonic() < deadline and any(process.poll() is None for process in self.processes):
+        while time.monotonic() < deadline and any(process.is_alive() for process in self.processes):
             time.sleep(0.05)
 
     def end(self):
         for process in self.processes:
             process.kill()
         for process in self.processes:
-            process.wait()
+            process.join()
 
 
 def draw_fates(order):
@@ -244,7 +257,7 @@ def built(raw):
 
 
 def state(process):
-    return "runs" if process.returncode is None else f"ended with {process.returncode}"
+    return "runs" if process.exitcode is None else f"ended with {process.exitcode}"
 
 
 def limits(raw):

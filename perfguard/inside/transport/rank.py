@@ -1,10 +1,9 @@
 """One tensor-parallel rank: the revision's own receiving functions on its own `Scheduler`, without a model.
 
-Run by `client.py`: `rank.py RANK SPECIFICATION`. Requests come to rank 0 over a socket, as from the tokenizer's process.
+Forked by `client.py`. Requests come to rank 0 over a socket, as from the tokenizer's process.
 """
 
 import datetime
-import json
 import os
 import pickle
 import resource
@@ -19,7 +18,17 @@ import torch.distributed as dist
 import zmq
 
 
-def main(rank, specification):
+def run(rank, specification):
+    """Be a rank until this process is ended, and end it with what went wrong, if anything does."""
+    try:
+        serve(rank, specification)
+    except Exception:
+        # As one write, and not by torch's hook: it puts the rank before each line, and readers of logs miss the error.
+        sys.stderr.write(traceback.format_exc())
+        sys.exit(1)
+
+
+def serve(rank, specification):
     os.sched_setaffinity(0, {specification["cores"][rank % len(specification["cores"])]})
     torch.set_num_threads(1)
     from sglang.srt.managers import scheduler as module
@@ -165,12 +174,3 @@ class RankLoop:
 def cpu_s():
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
-
-
-if __name__ == "__main__":
-    try:
-        main(int(sys.argv[1]), json.loads(sys.argv[2]))
-    except Exception:
-        # As one write, and not by torch's hook: it puts the rank before each line, and readers of logs miss the error.
-        sys.stderr.write(traceback.format_exc())
-        sys.exit(1)

@@ -46,6 +46,20 @@ def test_the_cheapest_strategy_wins_every_cell_and_its_margin_holds_the_truth(ce
     assert [cell.cell.ranks for cell in cells] == sorted(cell.cell.ranks for cell in cells)
 
 
+def test_what_is_delivered_is_set_against_one_copy_and_one_hash_of_the_same_trials():
+    spec = make_spec(ranks=(2,), concurrency=(1, 8))
+    for cell in judged(make_trials(spec, crossing_cost(1e6), noise=1e-4)):
+        limit = cell.payload_bytes / 1e7 + cell.payload_bytes / 5e6
+        assert cell.memcpy_ms + cell.sha256_ms == pytest.approx(limit)
+        for arm in cell.arms:
+            if cell.cell.concurrency == 8:
+                assert arm.to_limit is None
+            else:
+                # The world drifts by 30%, which the limits do not: the ratio is of each trial's own values.
+                assert arm.to_limit.ratio == pytest.approx(0.9 * arm.mean_ms / limit, rel=0.05)
+                assert arm.to_limit.low <= arm.to_limit.ratio <= arm.to_limit.high
+
+
 def test_equal_strategies_tie():
     spec = make_spec(ranks=(2,), concurrency=(1,))
     cells = judged(make_trials(spec, lambda strategy, _: 3.0 if strategy is BROADCAST else 1.0))

@@ -210,6 +210,57 @@ def test_what_a_rank_wrote_into_the_arena_is_seen_by_nobody_else_and_only_once(w
     assert equal(again.attach(1), value)
 
 
+@pytest.fixture
+def mapped_anew(monkeypatch):
+    """How often a rank's pages were mapped anew, as a list that grows."""
+    seen = []
+    populate = shared.arena._populate
+
+    def counted(mapping, advice, offset, size):
+        if advice == shared.arena._MADV_POPULATE_READ:
+            seen.append(offset)
+        populate(mapping, advice, offset, size)
+
+    monkeypatch.setattr(shared.arena, "_populate", counted)
+    return seen
+
+
+def test_a_rank_maps_pages_anew_only_where_it_has_none_or_wrote_to_them(with_arena, value, mapped_anew):
+    for number in range(5):
+        value["feature"] += 1
+        descriptor = with_arena.publish(value)
+        got = descriptor.attach(0)
+        assert equal(got, value), number
+        descriptor.attach(1)
+        if number == 2:
+            got["odd"][-1] = 77  # one byte of the last page
+        del got
+    # Each rank the first time; and rank 0 after it wrote.
+    assert len(mapped_anew) == 3
+
+
+def test_a_process_that_may_not_read_its_page_map_maps_pages_anew_each_time(
+    with_arena, value, mapped_anew, monkeypatch
+):
+    really = os.open
+
+    def refuse(path, *rest, **more):
+        if path == "/proc/self/pagemap":
+            raise PermissionError(1, "Operation not permitted")
+        return really(path, *rest, **more)
+
+    monkeypatch.setattr(shared.arena.os, "open", refuse)
+    for _ in range(3):
+        value["feature"] += 1
+        descriptor = with_arena.publish(value)
+        left, right = descriptor.attach(0), descriptor.attach(1)
+        assert equal(left, value)
+        assert equal(right, value)
+        left["feature"].zero_()
+        del left, right
+    assert len(mapped_anew) == 6
+
+
 def test_a_full_arena_is_followed_by_segments(with_arena, value):
     descriptors = [with_arena.publish(value) for _ in range(8)]
     in_arena = [descriptor for descriptor in descriptors if descriptor.place is not None]

@@ -3,8 +3,11 @@
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from made_studies import REVISION, FakeRepository, World, crossing_cost, make_spec, make_trials
@@ -13,6 +16,7 @@ from perfguard.cli.main import run_cli
 from perfguard.model.errors import MissingTrialError, UsageError
 from perfguard.model.progress import Silent
 from perfguard.model.scenario import Strategy
+from perfguard.model.study import MemoryPages
 from perfguard.report.study_files import read_csv, to_cells_csv, to_csv, to_study_document, to_study_markdown
 from perfguard.report.study_page import render_study
 from perfguard.store import RunStore
@@ -73,7 +77,7 @@ class Runner:
         self.monkeypatch, self.run_dir, self.made = monkeypatch, run_dir, []
 
     def __call__(self, world, *, run_dir=None, resume=False, spec=SPEC, seed=1, progress=None):
-        def make_arms(_bench, _spec, _revision, ranks, _number):
+        def make_arms(_bench, _spec, _revision, ranks, *, number, pages):
             self.made.append(FakeArms(spec, ranks, world))
             return self.made[-1]
 
@@ -82,7 +86,7 @@ class Runner:
                 scenario=request.scenario,
                 schedules=None,
                 repository=repository,
-                environment=None,
+                environment=SimpleNamespace(python=Path()),
                 model_path=None,
                 store=store,
                 progress=told,
@@ -180,6 +184,40 @@ def test_a_strategy_that_fails_is_untestable_the_rest_goes_on_and_the_time_left_
     assert sum(line.endswith("broadcast: untestable") for line in told) == 32
 
 
+def test_memory_pages_are_a_dimension_measured_side_by_side(run, monkeypatch):
+    monkeypatch.setattr(study_module, "probe_pages", lambda _python, pages: f"tried {pages.value}")
+    pages = (MemoryPages.DEFAULT, MemoryPages.HUGE)
+    spec = make_spec(concurrency=(1,), ranks=(2,), strategies=(Strategy.LOCAL, Strategy.BROADCAST), memory_pages=pages)
+    world = World(spec, crossing_cost(1e6))
+    result = run(world, spec=spec)
+    assert len(world.started) == 2 * len(run.made) == 2 * 2 * spec.starts
+    assert all(arms.closed for arms in run.made)
+    for first in range(0, len(result.trials), 4):  # a cell's strategies follow each other on both
+        own = result.trials[first : first + 4]
+        assert len({(each.cell.media, each.block) for each in own}) == 1
+        assert {(each.strategy, each.cell.memory_pages) for each in own} == set(
+            itertools.product(spec.strategies, pages)
+        )
+    assert len(result.pages) == 4 * 2
+    for each in result.pages:
+        assert each.effect.low <= 0.5 <= each.effect.high
+        assert (each.effect.pairs, each.effect.starts) == (4, 2)
+    assert ("memory pages: huge", "tried huge") in result.run.environment
+    page = render_study(result)
+    assert page.count('class="chart"') == 2
+    assert "Fastest strategy on 2 ranks, huge pages" in page
+    assert "56x56, huge pages" in page
+    rows = list(csv.DictReader(io.StringIO(to_csv(result.trials))))
+    assert [row["memory_pages"] for row in rows] == [each.cell.memory_pages.value for each in result.trials]
+
+
+def test_without_the_dimension_nothing_is_said_of_pages(finished):
+    result, _ = finished
+    assert result.pages == ()
+    assert not any("memory pages" in name for name, _ in result.run.environment)
+    assert "Huge pages" not in render_study(result)
+
+
 def test_what_trials_took_replaces_the_guess():
     planned = plan_study(SPEC, seed=1)
     first = make_trials(SPEC, crossing_cost(1e6))[:20]  # of the first leg
@@ -218,6 +256,19 @@ def test_the_cells_csv_names_who_leads_and_the_paired_ratio(finished):
         if row["strategy"] == "local":
             assert float(row["times_fastest_low"]) <= 2.5 <= float(row["times_fastest_high"])
         assert bool(row["times_fastest"]) is not leads
+
+
+def test_a_csv_of_an_earlier_version_lacks_what_was_added_since(finished, tmp_path):
+    rows = list(csv.DictReader(io.StringIO(to_csv(finished[0].trials))))
+    path = tmp_path / "study.csv"
+    with path.open("w", newline="") as file:
+        kept = csv.DictWriter(file, [name for name in rows[0] if name != "delivered_ms"], extrasaction="ignore")
+        kept.writeheader()
+        kept.writerows(rows)
+    back = read_csv(path)
+    assert len(back) == len(rows)
+    assert {each.measured.delivered_ms for each in back} == {None}
+    assert None not in {each.measured.received_ms for each in back}
 
 
 @pytest.mark.parametrize(
@@ -267,6 +318,8 @@ def test_the_document_and_the_markdown_hold_what_the_page_says(finished):
     text = to_study_markdown(result)
     assert "hunter2" not in text
     assert text.count("\n| ") > 25
+    shared = next(arm for arm in result.cells[0].arms if arm.strategy is Strategy.SHARED_MEMORY)
+    assert f", {shared.to_limit.ratio:.2f}x \\(" in text
 
 
 def test_tune_reads_a_folder_and_a_csv_alike(finished, tmp_path, capsys):
@@ -311,7 +364,7 @@ def test_a_run_that_is_no_study_is_told_apart(tmp_path):
 
 
 def test_every_study_that_comes_along_can_be_read_and_planned():
-    for name in ("transport", "transport-small", "server"):
+    for name in ("transport", "transport-small", "one-request", "memory-pages", "server"):
         spec = load_study(name)
         planned = plan_study(spec, seed=0)
         assert remaining_s(spec, planned, []) > 0.0
@@ -329,7 +382,13 @@ def test_every_study_that_comes_along_can_be_read_and_planned():
         ('baseline = "local"', 'baseline = "as-committed"', "is none of the strategies"),
         ("blocks_per_start = 2", "blocks_per_start = 0", "must be greater than 0"),
         ("confidence = 0.95", "confidence = 95", "between 0.5 and 1"),
-        ("most_in_flight_mb = 300", "most_in_flight_mb = 0.001", "no cell is left"),
+        (
+            "confidence = 0.95",
+            "confidence = 0.95\nmemory_pages = []",
+            "the number of memory_pages must be greater than 0",
+        ),
+        ("confidence = 0.95", 'confidence = 0.95\nmemory_pages = ["big"]', "memory_pages"),
+        ("most_in_flight_mb = 350", "most_in_flight_mb = 0.001", "no cell is left"),
         ("requests = 3", "request = 3", "unknown field request"),
         ("frames = 8", "frames = 0", "frames belong to kind"),
         ("height_px = 56", 'height_px = "tall"', "Expected `int`"),
