@@ -32,7 +32,7 @@ from perfguard.workflows.narrowing import Narrowing
 HERE = Path(__file__).parent
 WEIGHTS = HERE / "weights.csv"
 GOOD, BAD, CULPRIT = "17a57fd86~250", "f0021c0dc^", "17a57fd86"
-# Two pairs of starts with three rounds each: what the ends' comparison has measured at the least.
+# Three pairs of starts with two rounds each: what the ends' comparison has measured at the least.
 END_TRIALS = 6
 # What is tuned is tuned on seeds from 0 on.
 FRESH_SEEDS = 700_000

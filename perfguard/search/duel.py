@@ -19,10 +19,12 @@ from perfguard.stats.starts import EffectPosterior, effect_posterior
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-ROUNDS_PER_START = 3
+ROUNDS_PER_START = 2
 MAX_ROUNDS_PER_START = 8
-# Two, so that nothing is decided by what one start happened to be like.
-MIN_STARTS = 2
+# With two that agree by chance, a machine whose starts differ looks like a steady one.
+MIN_STARTS = 3
+# Where starts of one server differ by this, a change is named with half of the doubt that the confidence allows.
+UNSTEADY_SD = 0.03
 _END_ATTEMPTS = 2
 
 
@@ -95,6 +97,7 @@ class Duel:
         self._random = random.Random(seed)  # noqa: S311 - order of trials, not a secret
         self._values: dict[Side, tuple[int, float]] = {}
         self._groups: dict[tuple[int, int], list[float]] = {}
+        self._sums: dict[tuple[int, int], list[float]] = {}
         self._failures = dict.fromkeys(Side, 0)
         self._rounds = 0
         self._broken = True
@@ -127,6 +130,7 @@ class Duel:
         if len(self._values) == len(Side):
             (base_start, base), (other_start, other) = self._values[Side.BASELINE], self._values[Side.CANDIDATE]
             self._groups.setdefault((base_start, other_start), []).append(other - base)
+            self._sums.setdefault((base_start, other_start), []).append(other + base)
         self._result = self._judge()
 
     def result(self) -> DuelResult:
@@ -135,7 +139,7 @@ class Duel:
 
     def _judge(self) -> DuelResult:
         groups = list(self._groups.values())
-        posterior = effect_posterior(groups) if groups else None
+        posterior = effect_posterior(groups, sums=list(self._sums.values())) if groups else None
         verdict, reason, probability = DuelVerdict.UNKNOWN, "", 0.0
         failed = next((side for side, count in self._failures.items() if count >= _END_ATTEMPTS), None)
         if failed is not None:
@@ -180,8 +184,10 @@ class Duel:
 def answer(posterior: EffectPosterior, config: DuelConfig) -> tuple[DuelVerdict, float]:
     """Return the verdict that the posterior supports, and its probability; `UNKNOWN` where it supports none.
 
-    A change is named when it is there with the asked confidence, and more likely than not worth naming.
+    A change is named when it is there with the confidence that these starts call for, and more likely than not worth
+    naming.
     """
+    needed = confidence_to_name(config.confidence, posterior.start_sd)
     low = -math.inf if config.question is Question.WORSE else -config.min_effect
     high = math.inf if config.question is Question.BETTER else config.min_effect
     no_change = posterior.p_between(low, high)
@@ -195,6 +201,15 @@ def answer(posterior: EffectPosterior, config: DuelConfig) -> tuple[DuelVerdict,
             continue
         there = posterior.p_towards(sign)
         # More likely than not worth naming.
-        if there >= config.confidence and sign * posterior.quantile(0.5) >= config.min_effect:
+        if there >= needed and sign * posterior.quantile(0.5) >= config.min_effect:
             return verdict, there
     return DuelVerdict.UNKNOWN, 0.0
+
+
+def confidence_to_name(confidence: float, start_sd: float) -> float:
+    """Return the probability at which a change is named, where starts of one server differ by `start_sd`.
+
+    The duel looks after every round, and would end at the first few starts that happen to agree. Where starts differ
+    much, only chance makes them agree, and few of them say how much they differ: the doubt allowed is the less.
+    """
+    return 1.0 - (1.0 - confidence) / (1.0 + (start_sd / UNSTEADY_SD) ** 2)

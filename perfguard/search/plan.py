@@ -15,7 +15,14 @@ import numpy.typing as npt
 from scipy import special
 
 from perfguard.search.config import Floats
-from perfguard.search.duel import MAX_ROUNDS_PER_START, MIN_STARTS, ROUNDS_PER_START, DuelConfig, Question
+from perfguard.search.duel import (
+    MAX_ROUNDS_PER_START,
+    MIN_STARTS,
+    ROUNDS_PER_START,
+    DuelConfig,
+    Question,
+    confidence_to_name,
+)
 from perfguard.stats.starts import EFFECT_SCALE, EffectPosterior
 
 Ints = npt.NDArray[np.int64]
@@ -142,9 +149,8 @@ def play_duel(
         spent = spent + active
         own = 1.0 / (between + within / np.maximum(count, 1))
         inflated = 1.0 + _UNKNOWN_SPREADS / np.maximum(number, 1)
-        ended, change = _decide(
-            config, (told + own) / inflated, (weights + own * total / np.maximum(count, 1)) / inflated
-        )
+        known = (told + own) / inflated, (weights + own * total / np.maximum(count, 1)) / inflated
+        ended, change = _decide(config, *known, start_sd=start_sd)
         ended &= active & (number >= MIN_STARTS) & (count >= ROUNDS_PER_START)
         found |= ended & change
         active = active & ~ended
@@ -203,7 +209,7 @@ def _wants_fresh(count: Ints, number: Ints, between: float, within: float, *, st
     return wanted
 
 
-def _decide(config: DuelConfig, precision: Floats, weighted: Floats) -> tuple[Bools, Bools]:
+def _decide(config: DuelConfig, precision: Floats, weighted: Floats, *, start_sd: float) -> tuple[Bools, Bools]:
     """Return where a duel would end, and where with a change; the verdicts of `perfguard.search.duel`, for normals."""
     variance = 1.0 / (precision + 1.0 / EFFECT_SCALE**2)
     mean, sd = variance * weighted, np.sqrt(variance)
@@ -211,7 +217,7 @@ def _decide(config: DuelConfig, precision: Floats, weighted: Floats) -> tuple[Bo
     high = math.inf if config.question is Question.BETTER else config.min_effect
     no_change = special.ndtr((high - mean) / sd) - special.ndtr((low - mean) / sd) >= config.confidence
     log_bayes_factor = 0.5 * np.log(variance / EFFECT_SCALE**2) + 0.5 * mean * mean / variance
-    there = special.expit(log_bayes_factor + math.log(2.0)) >= config.confidence
+    there = special.expit(log_bayes_factor + math.log(2.0)) >= confidence_to_name(config.confidence, start_sd)
     change = np.zeros(mean.shape, bool)
     for sign, excluded in ((1.0, Question.BETTER), (-1.0, Question.WORSE)):
         if config.question is not excluded:

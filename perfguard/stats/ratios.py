@@ -14,16 +14,19 @@ from perfguard.stats.starts import effect_posterior
 _FLAT = 1.0
 
 
-def ratio_effect(metric: str, differences: Sequence[Sequence[float]], confidence: float) -> Effect:
+def ratio_effect(
+    metric: str, differences: Sequence[Sequence[float]], confidence: float, *, sums: Sequence[Sequence[float]] = ()
+) -> Effect:
     """Return the ratio candidate / baseline of `metric`.
 
     `differences` are candidate minus baseline of the metric's natural log, one a block, grouped by pair of server
-    starts. The interval holds the ratio with probability `confidence` under the model of `perfguard.stats.starts`.
+    starts, and `sums`, where they are known, candidate plus baseline. The interval holds the ratio with probability
+    `confidence` under the model of `perfguard.stats.starts`.
 
     Raises:
         ValueError: there is no difference, or one that is not finite.
     """
-    posterior = effect_posterior(differences, effect_scale=_FLAT)
+    posterior = effect_posterior(differences, sums=sums, effect_scale=_FLAT)
     low, high = posterior.interval(confidence)
     return Effect(
         metric=metric,

@@ -6,8 +6,9 @@ a group is one start (or one pair of starts), and no number of values in one gro
 
 The model: value = effect + offset of its group + noise, the offset normal, the noise Student's t with 4 degrees of
 freedom (an outlier must not decide). Both spreads are unknown and integrated out on a grid, the spread between starts
-under a half-t prior. Source: A. Gelman, "Prior distributions for variance parameters in hierarchical models",
-Bayesian Analysis 1 (2006).
+under a half-t prior. Few pairs of starts tell little of that spread, and two that agree by chance look like a steady
+server: so the sums of both sides are heard, too, as far as drift of the machine does not explain them. Source:
+A. Gelman, "Prior distributions for variance parameters in hierarchical models", Bayesian Analysis 1 (2006).
 """
 
 from __future__ import annotations
@@ -26,11 +27,15 @@ Complexes = npt.NDArray[np.complex128]
 
 # Degrees of freedom of the noise of one measurement, and of the half-t prior of the spread between starts.
 _NOISE_FREEDOM = 4.0
-_START_FREEDOM = 3.0
-# The usual spread of the mean of a start's throughput on a quiet machine: under 2%. A larger one is found where it is.
-START_SCALE = 0.02
+_START_FREEDOM = 1.0
+# The mean throughput of starts of one server differs by under 2% on a quiet machine, and by 10% on a busy one: so wide
+# a prior that three pairs which agree do not settle it.
+START_SCALE = 0.05
 _START_GRID = np.geomspace(0.002, 0.256, 8)
 _NOISE_GRID = np.geomspace(0.002, 0.5, 16)
+# How far the sum of both sides drifts from one group to the next, and how often: half of the time it does not.
+_DRIFTS = np.array([0.0, 0.02, 0.04, 0.08, 0.16])
+_DRIFT_WEIGHTS = np.array([0.5, 0.125, 0.125, 0.125, 0.125])
 # An effect worth looking for is seldom above 20%; larger ones are found as easily.
 EFFECT_SCALE = 0.2
 _CELLS = 257
@@ -100,13 +105,16 @@ class EffectPosterior:
 def effect_posterior(
     groups: Sequence[Sequence[float]],
     *,
+    sums: Sequence[Sequence[float]] = (),
     starts_per_group: int = 2,
     centre: float = 0.0,
     effect_scale: float = EFFECT_SCALE,
 ) -> EffectPosterior:
     """Judge values that come in groups of one start each (or of one start of either side: `starts_per_group` 2).
 
-    `centre` is where "no effect" lies, `effect_scale` the standard deviation of the effect's prior around it.
+    Where the values are differences of two sides, `sums` are the sums of the same two, grouped as they are: these say
+    nothing of the effect, but tell the spread between starts a second time. `centre` is where "no effect" lies,
+    `effect_scale` the standard deviation of the effect's prior around it.
 
     Raises:
         ValueError: no value at all, or one that is not finite.
@@ -114,16 +122,12 @@ def effect_posterior(
     filled = [tuple(float(value) for value in group) for group in groups if len(group)]
     if not filled or not all(np.isfinite(group).all() for group in filled):
         raise ValueError("an effect needs finite values, and one at least")
-    # The effect lies among the groups' middles; single outliers may lie beyond the grid.
-    farthest = max(abs(float(np.median(group)) - centre) for group in filled)
-    reach = _REACH * 2.0 ** max(0, math.ceil(math.log2(max(2.0 * farthest, 1e-9) / _REACH)))
+    reach = _reach(filled, centre)
     effects = np.linspace(-reach, reach, _CELLS)
-    # Shape (starts, noises, cells): the likelihood of every effect.
-    log_likelihood = np.zeros((_START_GRID.size, _NOISE_GRID.size, _CELLS))
-    for group in filled:
-        log_likelihood += _group_likelihood(tuple(value - centre for value in group), reach, starts_per_group)
+    log_likelihood = _likelihood(filled, centre, reach, starts_per_group)
     # The two spreads' joint prior; the noise is flat in its logarithm.
     log_spreads = stats.t.logpdf(_START_GRID / START_SCALE, _START_FREEDOM) + np.log(_START_GRID)
+    log_spreads = log_spreads + _told_by_sums([tuple(map(float, group)) for group in sums if len(group)])
     joint = log_likelihood + log_spreads[:, np.newaxis, np.newaxis]
     prior = np.maximum(stats.norm.pdf(effects, 0.0, effect_scale), 1e-300)
     prior /= prior.sum()
@@ -140,6 +144,38 @@ def effect_posterior(
         start_sd=float(spread_weights.sum(axis=1) @ _START_GRID),
         noise_sd=float(spread_weights.sum(axis=0) @ _NOISE_GRID),
     )
+
+
+def _reach(groups: Sequence[Sequence[float]], centre: float) -> float:
+    """Return how far from `centre` the cells must go: among the groups' middles, though not to single outliers."""
+    farthest = max(abs(float(np.median(group)) - centre) for group in groups)
+    return _REACH * 2.0 ** max(0, math.ceil(math.log2(max(2.0 * farthest, 1e-9) / _REACH)))
+
+
+def _likelihood(groups: Sequence[tuple[float, ...]], centre: float, reach: float, starts_per_group: int) -> Floats:
+    """Return the log likelihood of every mean, shape `(starts, noises, cells)`."""
+    log_likelihood = np.zeros((_START_GRID.size, _NOISE_GRID.size, _CELLS))
+    for group in groups:
+        log_likelihood += _group_likelihood(tuple(value - centre for value in group), reach, starts_per_group)
+    return log_likelihood
+
+
+def _told_by_sums(sums: Sequence[tuple[float, ...]]) -> Floats:
+    """Return the log of what the sums say of every spread between starts, shape `(starts,)`.
+
+    A sum has the offsets of both starts, as a difference has, about a level of which nothing is known. That level may
+    have drifted from group to group, and inside a group, which counts as noise: hence a noise of its own.
+    """
+    if len(sums) < 2:  # noqa: PLR2004 - a spread needs two
+        return np.zeros(_START_GRID.size)
+    centre = float(np.median(sums[0]))
+    log_likelihood = _likelihood(sums, centre, _reach(sums, centre), 2)
+    by_spread = special.logsumexp(log_likelihood, axis=(1, 2))
+    # Drift widens what the offsets spread: as starts of a larger spread would.
+    wider = np.hypot(_START_GRID[:, np.newaxis], _DRIFTS / math.sqrt(2.0))
+    told = np.interp(np.log(wider), np.log(_START_GRID), by_spread)
+    told_by_drift: Floats = special.logsumexp(told, axis=1, b=_DRIFT_WEIGHTS)
+    return told_by_drift
 
 
 # A comparison is judged after every round, and all its groups but the last are what they were.
@@ -164,6 +200,9 @@ def _blurs(reach: float, starts_per_group: int) -> Complexes:
     step = 2.0 * reach / (_CELLS - 1)
     # As a circular convolution wants it: 0, 1, 2 ... cells to the right, and from the end those to the left.
     apart: Floats = step * np.fft.fftfreq(_PADDED, 1.0 / _PADDED).astype(np.float64)
-    kernels = np.exp(-0.5 * apart * apart / (starts_per_group * _START_GRID[:, np.newaxis] ** 2))
-    spectra: Complexes = fft.rfft(kernels / kernels.sum(axis=-1, keepdims=True), axis=-1)[:, np.newaxis, :]
+    spreads = math.sqrt(starts_per_group) * _START_GRID[:, np.newaxis]
+    kernels = np.exp(-0.5 * np.square(apart / spreads))
+    # The widest reach beyond the cells, the narrowest lie between two: the larger of both sums is right.
+    whole = np.maximum(kernels.sum(axis=-1, keepdims=True), math.sqrt(2.0 * math.pi) * spreads / step)
+    spectra: Complexes = fft.rfft(kernels / whole, axis=-1)[:, np.newaxis, :]
     return spectra

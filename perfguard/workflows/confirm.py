@@ -16,7 +16,7 @@ from perfguard.model.trial import Trial, Untestable
 from perfguard.search import Question, answer
 from perfguard.stats.starts import effect_posterior
 from perfguard.workflows.compare import VERDICTS, duel_config, tell_verdict
-from perfguard.workflows.metrics import log_worse, paired_differences, user_effects
+from perfguard.workflows.metrics import differences_of, log_worse, paired_values, sums_of, user_effects
 
 # One measurement alone is believed at a posterior that leaves this much less doubt than the confidence allows: 0.999 at
 # 0.95. A guard asks every night, so the doubt of each adds up. Asking as much of all measurements together would let
@@ -60,7 +60,7 @@ def strict(confidence: float) -> float:
 
 def _is_enough(result: CompareResult, metric: UserMetric, limits: Limits, *, times: int, is_standing: bool) -> bool:
     failed = Counter(trial.revision for trial in result.trials if isinstance(trial.outcome, Untestable))
-    if not _differences(result, result.trials, metric) or any(count >= _FAILURES for count in failed.values()):
+    if not _values(result, result.trials, metric) or any(count >= _FAILURES for count in failed.values()):
         return True
     if result.verdict is CompareVerdict.UNKNOWN:
         return False
@@ -91,12 +91,13 @@ def _verdict(
 ) -> CompareVerdict:
     """Judge trials of a result's pair as one duel."""
     config = replace(duel_config(Question.DIFFERENT, limits, trials_left=0), confidence=confidence)
-    verdict, _ = answer(effect_posterior(_differences(result, trials, metric)), config)
+    values = _values(result, trials, metric)
+    verdict, _ = answer(effect_posterior(differences_of(values), sums=sums_of(values)), config)
     return VERDICTS[verdict]
 
 
-def _differences(result: CompareResult, trials: tuple[Trial, ...], metric: UserMetric) -> list[list[float]]:
-    return paired_differences(trials, result.baseline.commit, result.candidate.commit, log_worse(metric))
+def _values(result: CompareResult, trials: tuple[Trial, ...], metric: UserMetric) -> list[list[tuple[float, float]]]:
+    return paired_values(trials, result.baseline.commit, result.candidate.commit, log_worse(metric))
 
 
 def _after(first: tuple[Trial, ...], second: tuple[Trial, ...]) -> tuple[Trial, ...]:

@@ -56,24 +56,34 @@ def log_worse(metric: UserMetric) -> Callable[[Trial], float]:
     return value
 
 
-def paired_differences(
+def paired_values(
     trials: Sequence[Trial], baseline: str, candidate: str, value: Callable[[Trial], float]
-) -> list[list[float]]:
-    """Return candidate minus baseline of `value` for every block that holds both commits as committed, completed.
+) -> list[list[tuple[float, float]]]:
+    """Return `value` of baseline and candidate for every block that holds both commits as committed, completed.
 
-    The differences are grouped by the pair of server starts that they were measured on.
+    The pairs are grouped by the pair of server starts that they were measured on.
     """
     blocks: dict[int, dict[str, Trial]] = {}
     for trial in trials:
         is_plain = trial.strategy == Strategy.AS_COMMITTED.value
         if is_plain and isinstance(trial.outcome, Completed) and trial.revision in (baseline, candidate):
             blocks.setdefault(trial.block, {})[trial.revision] = trial
-    groups: dict[tuple[int, int], list[float]] = {}
+    groups: dict[tuple[int, int], list[tuple[float, float]]] = {}
     for _, block in sorted(blocks.items()):
         if baseline in block and candidate in block:
             starts = (block[baseline].start, block[candidate].start)
-            groups.setdefault(starts, []).append(value(block[candidate]) - value(block[baseline]))
+            groups.setdefault(starts, []).append((value(block[baseline]), value(block[candidate])))
     return list(groups.values())
+
+
+def differences_of(groups: Sequence[Sequence[tuple[float, float]]]) -> list[list[float]]:
+    """Return the differences of paired values, candidate minus baseline, grouped as they are."""
+    return [[candidate - baseline for baseline, candidate in group] for group in groups]
+
+
+def sums_of(groups: Sequence[Sequence[tuple[float, float]]]) -> list[list[float]]:
+    """Return the sums of paired values, grouped as they are: what tells the spread between starts a second time."""
+    return [[candidate + baseline for baseline, candidate in group] for group in groups]
 
 
 def user_effects(
@@ -83,8 +93,8 @@ def user_effects(
     effects = []
     for metric in (first, *(other for other in UserMetric if other is not first)):
         sign = -1.0 if metric.larger_is_better else 1.0
-        worse = paired_differences(trials, baseline, candidate, log_worse(metric))
+        worse = paired_values(trials, baseline, candidate, log_worse(metric))
         if worse:
-            groups = [[sign * value for value in group] for group in worse]
-            effects.append(ratio_effect(metric.value, groups, confidence))
+            groups = [[sign * value for value in group] for group in differences_of(worse)]
+            effects.append(ratio_effect(metric.value, groups, confidence, sums=sums_of(worse)))
     return tuple(effects)

@@ -6,9 +6,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from perfguard.search import Duel, DuelConfig, DuelVerdict, Outcome, Question, Side
+from perfguard.search import Duel, DuelConfig, DuelVerdict, Outcome, Question, Side, answer
+from perfguard.search.duel import UNSTEADY_SD, confidence_to_name
 from perfguard.search.duel_worlds import Disturbance, DuelAnswer, DuelSimulation, DuelWorld, judge_duel
 from perfguard.search.worlds import Drift
+from perfguard.stats.starts import effect_posterior
 
 
 def fight(effect, *, question=Question.WORSE, start_sd=0.01, noise=0.04, drift=0.01, seed=0, broken=None, rounds=24):
@@ -53,9 +55,33 @@ def test_verdicts_are_right_or_open(effect, question, right):
 def test_nothing_is_decided_on_one_start_and_servers_are_used_more_than_once():
     result, asked = fight(0.4, noise=0.005, start_sd=0.005)
     assert result.verdict is DuelVerdict.WORSE
-    assert (result.starts, result.rounds) == (2, 6)
-    assert [round_.fresh for round_ in asked] == [True, False, False, True, False, False]
+    assert (result.starts, result.rounds) == (3, 6)
+    assert [round_.fresh for round_ in asked] == [True, False] * 3
     assert result.probability > 0.95
+
+
+def test_the_further_starts_lie_apart_the_surer_a_change_must_be():
+    steady, apart, far = (confidence_to_name(0.95, start_sd) for start_sd in (0.0, UNSTEADY_SD, 0.09))
+    assert steady == pytest.approx(0.95)
+    assert apart == pytest.approx(0.975)
+    assert far == pytest.approx(0.995)
+    config = DuelConfig(question=Question.WORSE, confidence=0.95, min_effect=0.05)
+    groups = [[0.22, 0.24], [0.06, 0.08], [0.18, 0.16], [0.12, 0.14], [0.24, 0.26]]
+    posterior = effect_posterior(groups)
+    assert 0.95 < posterior.p_towards(1) < confidence_to_name(0.95, posterior.start_sd)
+    assert answer(posterior, config) == (DuelVerdict.UNKNOWN, 0.0)
+
+
+def test_two_pairs_of_starts_that_agree_by_chance_name_nothing():
+    duel, start = Duel(DuelConfig(question=Question.WORSE, confidence=0.95, min_effect=0.05)), 0
+    for offset, difference in ((0.0, 0.15), (0.2, 0.16), (-0.1, 0.12)):
+        start += 2
+        for noise in (0.0, 0.01):
+            assert duel.next_round() is not None
+            duel.record(Side.BASELINE, start, offset + noise)
+            duel.record(Side.CANDIDATE, start + 1, offset + difference)
+            assert duel.result().verdict is DuelVerdict.UNKNOWN
+    assert (duel.result().starts, duel.result().reason) == (3, "")
 
 
 def test_starts_that_differ_are_answered_with_more_starts():

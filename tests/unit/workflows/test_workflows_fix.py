@@ -32,7 +32,7 @@ from perfguard.revisions.reverts import Revert
 from perfguard.workflows import session as session_module
 from perfguard.workflows.bisect import bisect
 from perfguard.workflows.fix import PATCH, ROUNDS, STRATEGIES
-from perfguard.workflows.metrics import log_worse, paired_differences
+from perfguard.workflows.metrics import differences_of, log_worse, paired_values
 from perfguard.workflows.replay import KEPT, keep_result, read_result, read_run, replay
 
 REVERTED = 9999
@@ -234,7 +234,8 @@ def test_pairs_of_trials_leave_strategies_out():
         make_trial(2, 1, "b", make_samples(90.0)),
         dataclasses.replace(make_trial(3, 1, "b", make_samples(50.0)), strategy="local"),
     ]
-    ((difference,),) = paired_differences(trials, "a", "b", log_worse(UserMetric.THROUGHPUT))
+    groups = paired_values(trials, "a", "b", log_worse(UserMetric.THROUGHPUT))
+    ((difference,),) = differences_of(groups)
     assert difference == pytest.approx(math.log(100.0 / 90.0))
 
 
