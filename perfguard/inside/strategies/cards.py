@@ -87,12 +87,10 @@ class CardLink:
 
     def _send(self, message, on_cards, buffers):
         self._line.send(message)
-        works = []
-        if on_cards:
-            works.append(self._post(_framed(on_cards, self._device)))
+        frames = [_framed(on_cards, self._device)] if on_cards else []
         if buffers:
-            works.append(self._post(self._staged(buffers)))
-        for work in works:
+            frames.append(self._staged(buffers))
+        for work in [self._post(frame) for frame in frames if frame.numel()]:
             self._finish(work)
 
     def _receive(self):
@@ -104,7 +102,8 @@ class CardLink:
         on_cards, buffers, works = [], [], []
         if shapes:
             frame, on_cards = _frame(shapes, self._device)
-            works.append(self._post(frame))
+            if frame.numel():
+                works.append(self._post(frame))
         if sizes:
             places, total = _places(sizes)
             staged = torch.empty(total, dtype=torch.uint8, device=self._device)
