@@ -128,12 +128,8 @@ class Link:
         def parted(value):  # noqa: ANN001, ANN202
             return self.collectives.broadcast_parted([value] if mine else None, self.rank, group, 0)[0]
 
-        def over_link(value):  # noqa: ANN001, ANN202
-            return self.cards.send([value])[0] if mine else self.cards.receive()[0]
-
-        def request(feature):  # noqa: ANN001, ANN202
-            positions = torch.arange(100).repeat(3, 1)
-            return {"rid": "0" * 32, "input_ids": list(range(100)), "positions": positions, "feature": feature}
+        def over_link(value, feature):  # noqa: ANN001, ANN202
+            return self.cards.send([value], early=[feature])[0] if mine else self.cards.receive()[0]
 
         def shared_memory():  # noqa: ANN202
             descriptor = objects(self.producer.publish({"feature": host}) if mine else None, group)
@@ -148,6 +144,12 @@ class Link:
         if self.card_group is None:
             return arms
         card = host.cuda()
+        request = {
+            "rid": "0" * 32,
+            "input_ids": [7] * 100,
+            "positions": torch.arange(300).view(3, 100),
+            "feature": card,
+        }
 
         def by_handle():  # noqa: ANN202
             from torch.multiprocessing.reductions import reduce_tensor  # noqa: PLC0415
@@ -159,11 +161,11 @@ class Link:
             return build(*parts).to("cuda")  # a copy between cards; the opened tensor lies on the sender's
 
         return arms | {
-            "host: tensor-broadcast, pinned memory and NCCL": lambda: over_link(host),
+            "host: tensor-broadcast, pinned memory and NCCL": lambda: over_link(host, host),
             "card: broadcast_object_list, NCCL": lambda: objects(card, self.card_group),
             "card: dist.broadcast, NCCL (bare)": lambda: bare(card, self.card_group),
-            "card: tensor-broadcast, NCCL": lambda: over_link(card),
-            "card: tensor-broadcast of a request, NCCL": lambda: over_link(request(card))["feature"],
+            "card: tensor-broadcast, NCCL": lambda: over_link(card, card),
+            "card: tensor-broadcast of a request, NCCL": lambda: over_link(request, card)["feature"],
             "card: CUDA IPC handle and a copy": by_handle,
         }
 

@@ -33,7 +33,7 @@ def link(tmp_path_factory):
 
 
 def test_every_rank_gets_every_case_to_the_byte_and_where_it_was(link):
-    assert [rank["wrong"] for rank in link] == [[], []]
+    assert [rank["wrong"] + rank["wrong early"] for rank in link] == [[], []]
     assert [rank["together"] for rank in link] == [True, True]
 
 

@@ -1,10 +1,14 @@
 """Values between the ranks of one host over the links between their cards (NCCL).
 
-A receiver cannot take part in a collective before it knows its size. So one message on a `Line` comes first, with the
-metadata and every size; then two collectives at the most, however many tensors there are: one for those on the sender's
-card, and one for what lies in its memory, which goes through pinned memory and the cards. Tensors arrive where they were:
-on a card, or in memory. The sender posts its collective without waiting for the receivers, and they unpickle the metadata
-while it runs.
+A receiver cannot take part in a collective before it knows its size, so that a message on a `Line` comes first. What must
+travel is little and comes in the order in which it is needed:
+
+1. the types and shapes of the tensors on cards that the sender knows of without looking for them: both sides begin with
+   their collective, the sender goes on to part the value, and the receiver waits for the next message;
+2. the metadata, with every other size; then a collective for tensors on cards that parting found, and one for what lies in
+   memory, which goes through pinned memory and the cards.
+
+However many tensors, there are three collectives at the most. Tensors arrive where they were: on a card, or in memory.
 
 NCCL waits for a rank that is gone for ever. So nobody returns before the collective is done, and who waits looks after the
 others: one that is gone ends the wait at once, one that hangs after `limit_s`. Then this rank's communicator is aborted and
@@ -12,6 +16,7 @@ its line closed, by which the others are told; the link is of no more use.
 """
 
 import datetime
+import math
 import pickle
 import struct
 import time
@@ -28,6 +33,8 @@ _ALIGNMENT = 256
 _SPIN_S = 0.001
 _NAP_S = 0.0001
 _HEAD = struct.Struct("=q")
+_EARLY = b"e"
+_REST = b"r"
 
 
 class CardLink:
@@ -42,7 +49,6 @@ class CardLink:
     def __init__(self, group, limit_s, device):
         self._device = device
         self._limit_s = limit_s
-        self._source = dist.get_global_rank(group, 0)
         self._line = Line(group, limit_s)
         self._group = dist.new_group(
             dist.get_process_group_ranks(group),
@@ -50,26 +56,47 @@ class CardLink:
             # Torch ends the whole process after this; `_finish` should be first, and say why.
             timeout=datetime.timedelta(seconds=2 * limit_s),
         )
+        self._options = dist.BroadcastOptions()
+        self._options.rootRank = 0
+        self._options.asyncOp = False  # on the stream that computes what is sent, without a detour
         # The first collective builds the communicator, which takes a second: not on the first request.
-        self._ending_badly(lambda: self._finish(self._post(torch.zeros(1, dtype=torch.uint8, device=device))))
+        try:
+            self._finish(self._post(torch.zeros(1, dtype=torch.uint8, device=device)))
+        except BaseException:
+            self.close()
+            raise
 
-    def send(self, values):
-        """Send the list `values` to the other ranks, and return it. An empty list costs one message of 8 bytes."""
+    def send(self, values, early=()):
+        """Send the list `values` to the other ranks, and return it. An empty list costs one message of 8 bytes.
+
+        `early` are tensors in it that may lie on this rank's card; they are on their way while the rest is pickled.
+        """
         if not values:
             self._line.send(b"")
             return values
-        on_cards = []
-        metadata, buffers = codec.split(values, on_cards=on_cards)
-        on_cards = [tensor.to(self._device) for tensor in on_cards]
-        shapes = [(tensor.dtype, tuple(tensor.shape)) for tensor in on_cards]
-        sizes = pickle.dumps((shapes, [buffer.nbytes for buffer in buffers]))
-        message = _HEAD.pack(len(sizes)) + sizes + metadata
-        self._ending_badly(lambda: self._send(message, on_cards, buffers))
+        on_cards = [tensor for tensor in early if self._can_go_as_it_is(tensor)]
+        in_step = not on_cards
+        try:
+            works = self._announce(on_cards) if on_cards else []
+            message, frames = self._part(values, on_cards)
+            in_step = False
+            self._line.send(message)
+            works += [self._post(frame) for frame in frames if frame.numel()]
+            for work in works:
+                self._finish(work)
+        except BaseException:
+            if not in_step:  # ranks may be at different collectives
+                self.close()
+            raise
         return values
 
     def receive(self):
         """Return the next list that the first rank sends."""
-        return self._ending_badly(self._receive)
+        try:
+            return self._receive()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self):
         """Give up: a collective under way is aborted, and the other ranks are told."""
@@ -77,45 +104,68 @@ class CardLink:
         if self._device.type == "cuda":
             self._group._get_backend(self._device).abort()
 
-    def _ending_badly(self, do):
-        """Return what `do()` does; if it fails the ranks may be at different collectives, so that the link ends."""
-        try:
-            return do()
-        except BaseException:
-            self.close()
-            raise
+    def _can_go_as_it_is(self, tensor):
+        return (
+            type(tensor) is torch.Tensor
+            and tensor.device == self._device
+            and codec.is_plain(tensor, self._device.type)
+            and tensor.is_contiguous()
+        )
 
-    def _send(self, message, on_cards, buffers):
-        self._line.send(message)
-        frames = [_framed(on_cards, self._device)] if on_cards else []
+    def _announce(self, on_cards):
+        """Let receivers begin with their part of the collective for `on_cards`, and begin with this rank's."""
+        self._line.send(_EARLY + pickle.dumps(_layouts(on_cards)))
+        frame = _framed(on_cards, self._device)
+        return [self._post(frame)] if frame.numel() else []
+
+    def _part(self, values, early):
+        """Return the message for `values`, and the frames to follow it; `early` tensors have been announced."""
+        on_cards = list(early)
+        metadata, buffers = codec.split(values, on_cards=on_cards)
+        later = [tensor.to(self._device) for tensor in on_cards[len(early) :]]
+        sizes = pickle.dumps((_layouts(later), [buffer.nbytes for buffer in buffers]))
+        frames = [_framed(later, self._device)] if later else []
         if buffers:
             frames.append(self._staged(buffers))
-        for work in [self._post(frame) for frame in frames if frame.numel()]:
-            self._finish(work)
+        return b"".join((_REST, _HEAD.pack(len(sizes)), sizes, metadata)), frames
 
     def _receive(self):
         message = self._line.receive()
         if not message:
             return []
-        end = _HEAD.size + _HEAD.unpack_from(message)[0]
-        shapes, sizes = pickle.loads(message[_HEAD.size : end])
-        on_cards, buffers, works = [], [], []
-        if shapes:
-            frame, on_cards = _frame(shapes, self._device)
-            if frame.numel():
-                works.append(self._post(frame))
-        if sizes:
-            places, total = _places(sizes)
-            staged = torch.empty(total, dtype=torch.uint8, device=self._device)
-            work = self._post(staged)
-            landed = torch.empty(total, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
-            self._finish(work)
-            landed.copy_(staged)
-            buffers = [landed[begin:end].numpy() for begin, end in places]
-        values = codec.join(message[end:], buffers, on_cards)
+        on_cards, works = [], []
+        if message[:1] == _EARLY:
+            on_cards += self._take(pickle.loads(message[1:]), works)
+            message = self._line.receive()
+        begin = 1 + _HEAD.size
+        end = begin + _HEAD.unpack_from(message, 1)[0]
+        layouts, sizes = pickle.loads(message[begin:end])
+        on_cards += self._take(layouts, works)
+        values = codec.join(message[end:], self._take_in_memory(sizes), on_cards)
         for work in works:
             self._finish(work)
         return values
+
+    def _take(self, layouts, works):
+        """Begin to receive tensors on this rank's card, and return them; what to wait for is added to `works`."""
+        if not layouts:
+            return []
+        frame, on_cards = _frame(layouts, self._device)
+        if frame.numel():
+            works.append(self._post(frame))
+        return on_cards
+
+    def _take_in_memory(self, sizes):
+        """Receive buffers of `sizes` bytes in this rank's memory."""
+        if not sizes:
+            return []
+        places, total = _places(sizes)
+        staged = torch.empty(total, dtype=torch.uint8, device=self._device)
+        work = self._post(staged)
+        landed = torch.empty(total, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
+        self._finish(work)
+        landed.copy_(staged)
+        return [landed[begin:end].numpy() for begin, end in places]
 
     def _staged(self, buffers):
         """Return `buffers`, which lie in memory, in one frame on the card."""
@@ -126,9 +176,9 @@ class CardLink:
         return staged.to(self._device, non_blocking=True)
 
     def _post(self, tensor):
-        # As bytes: NCCL does not know every type.
-        flat = tensor.reshape(-1).view(torch.uint8)
-        return dist.broadcast(flat, src=self._source, group=self._group, async_op=True)
+        # As bytes: NCCL does not know every type. Not by `dist.broadcast`, whose checks take as long as a small transfer.
+        flat = (tensor if tensor.dim() else tensor.reshape(1)).view(torch.uint8)
+        return self._group.broadcast([flat], self._options)
 
     def _finish(self, work):
         """Wait until `work` is done on this rank."""
@@ -150,16 +200,21 @@ def _places(sizes):
     return places, end
 
 
-def _frame(shapes, device):
-    """Return a tensor to send or to fill, and the tensors of `shapes` (dtype, shape) that lie in it."""
-    if len(shapes) == 1:
-        ((dtype, shape),) = shapes
+def _layouts(tensors):
+    """Return (type, shape) of each of `tensors`, of what pickles in a moment: a type by its name in torch."""
+    return [(str(tensor.dtype)[len("torch.") :], tuple(tensor.shape)) for tensor in tensors]
+
+
+def _frame(layouts, device):
+    """Return a tensor to send or to fill, and the tensors of `layouts` that lie in it."""
+    kinds = [(getattr(torch, name), shape) for name, shape in layouts]
+    if len(kinds) == 1:
+        ((dtype, shape),) = kinds
         alone = torch.empty(shape, dtype=dtype, device=device)
         return alone, [alone]
-    sizes = [torch.Size(shape).numel() * dtype.itemsize for dtype, shape in shapes]
-    places, total = _places(sizes)
+    places, total = _places([math.prod(shape) * dtype.itemsize for dtype, shape in kinds])
     frame = torch.empty(total, dtype=torch.uint8, device=device)
-    parts = [frame[begin:end].view(dtype).reshape(shape) for (dtype, shape), (begin, end) in zip(shapes, places)]
+    parts = [frame[begin:end].view(dtype).reshape(shape) for (dtype, shape), (begin, end) in zip(kinds, places)]
     return frame, parts
 
 
@@ -167,7 +222,7 @@ def _framed(tensors, device):
     """Return `tensors` in one; a single one is not copied."""
     if len(tensors) == 1:
         return tensors[0]
-    frame, parts = _frame([(tensor.dtype, tuple(tensor.shape)) for tensor in tensors], device)
+    frame, parts = _frame(_layouts(tensors), device)
     for part, tensor in zip(parts, tensors):
         part.copy_(tensor)
     return frame

@@ -15,7 +15,7 @@ import time
 import torch.distributed as dist
 
 # Who waits asks again and again for this long, and sleeps only then: waking takes longer than most messages.
-_SPIN_S = 0.00005
+_SPIN_S = 0.0001
 _SLICE_S = 0.2
 _ACKNOWLEDGED = b"\1"
 _PIECE_BYTES = 1 << 16

@@ -201,7 +201,7 @@ def _replace_broadcast_pyobj(module, name, links):
         link = links.get(dist_group)
         if link is None:
             return collectives.broadcast_parted(data, rank, dist_group, src)
-        return link.send(data) if rank == src else link.receive()
+        return link.send(data, early=_features(data)) if rank == src else link.receive()
 
     module.broadcast_pyobj = broadcast_pyobj
     return [("broadcast_pyobj", "requests go as metadata and raw tensors; rank 0 hashes first")]
@@ -214,6 +214,12 @@ def _raw_inputs(requests):
                 raw = getattr(single, field, None)
                 if isinstance(raw, dict):
                     yield raw
+
+
+def _features(requests):
+    """Return what the requests' items are made of, wherever it lies."""
+    items = [item for raw in _raw_inputs(requests) for item in raw.get("mm_items") or ()]
+    return [getattr(item, "feature", None) for item in items]
 
 
 def _configure_ranks(module, name, links, record):

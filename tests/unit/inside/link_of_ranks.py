@@ -6,6 +6,7 @@ Each rank writes what it found to `FOLDER/RANK.json`. On `cuda` each has a card 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import os
 import signal
@@ -23,6 +24,7 @@ from perfguard.inside.strategies.line import Line, RankFailedError
 
 LIMIT_S = 60.0
 SHORT_LIMIT_S = 0.5
+HANG_S = 120.0
 
 
 def main(ranks, folder, device):
@@ -38,6 +40,7 @@ def main(ranks, folder, device):
 def run_rank(rank, ranks, folder, device):
     """Run one rank and end its process; the last one kills itself at the end, with its findings written."""
     code = 1
+    faulthandler.dump_traceback_later(float(os.environ.get("HANG_S", HANG_S)), exit=True)
     try:
         torch.set_num_threads(1)
         if device.type == "cuda":
@@ -65,8 +68,10 @@ def look(rank, ranks, device):
     """Return by name what this rank saw of its links."""
     link = new_link(device)
     cases = {**CASES, **CARD_CASES} if device.type == "cuda" else CASES
+    early_cases = [case for case in cases if case in EARLY or case in CARD_CASES]
     found = {
         "wrong": [case for case in cases if not arrived(pass_on(link, rank, [cases[case]()])[0], cases[case]())],
+        "wrong early": [case for case in early_cases if not arrived(early(link, rank, cases[case]()), cases[case]())],
         "together": same(pass_on(link, rank, [case() for case in CASES.values()]), [case() for case in CASES.values()]),
         "nothing": pass_on(link, rank, []),
         "long": pass_on(link, rank, ["x" * 300_000]) == ["x" * 300_000],
@@ -90,11 +95,19 @@ def new_link(device):
     return cards.CardLink(dist.group.WORLD, LIMIT_S, device)
 
 
-def pass_on(link, rank, values):
+def pass_on(link, rank, values, tensors=()):
     if rank == 0:
-        link.send(values)
+        link.send(values, early=tensors)
         return values
     return link.receive()
+
+
+EARLY = ("image", "several images", "transposed", "bfloat16", "zero rows", "scalar tensor", "item without feature")
+
+
+def early(link, rank, value):
+    """Announce the features before the rest; something that is not in the value must not do harm."""
+    return pass_on(link, rank, [value], [*(item.feature for item in value["mm_items"]), noise(3)])[0]
 
 
 def on_card(make):

@@ -31,7 +31,7 @@ def link(request, tmp_path_factory):
 
 
 def test_every_rank_gets_every_case_to_the_byte_alone_and_together(link):
-    assert [rank["wrong"] for rank in link] == [[]] * len(link)
+    assert [rank["wrong"] + rank["wrong early"] for rank in link] == [[]] * len(link)
     assert all(rank["together"] is True for rank in link)
 
 
