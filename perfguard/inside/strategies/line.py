@@ -69,15 +69,12 @@ class Line:
         return memoryview(self._buffer)[_HEAD.size : end]
 
     def check(self):
-        """Raise if another rank is gone."""
+        """Raise if another rank is gone, whatever it has sent before."""
+        poll = select.poll()
         for each in self._sockets:
-            try:
-                if not each.recv(1, socket.MSG_PEEK):
-                    raise _gone()
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                raise _gone() from error
+            poll.register(each, select.POLLRDHUP)
+        if poll.poll(0):
+            raise _gone()
 
     def close(self):
         """Hang up: the other ranks are told by their next call, or by the one under way."""
