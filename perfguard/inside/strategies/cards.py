@@ -58,7 +58,7 @@ class CardLink:
         )
         self._options = dist.BroadcastOptions()
         self._options.rootRank = 0
-        self._options.asyncOp = False  # on the stream that computes what is sent, without a detour
+        self._options.asyncOp = True
         # The first collective builds the communicator, which takes a second: not on the first request.
         try:
             self._finish(self._post(torch.zeros(1, dtype=torch.uint8, device=device)))
