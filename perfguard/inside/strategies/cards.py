@@ -58,7 +58,7 @@ class CardLink:
         )
         self._options = dist.BroadcastOptions()
         self._options.rootRank = 0
-        self._options.asyncOp = True
+        self._options.asyncOp = device.type != "cuda"  # on a card, in the stream that computes: no detour by another
         # The first collective builds the communicator, which takes a second: not on the first request.
         try:
             self._finish(self._post(torch.zeros(1, dtype=torch.uint8, device=device)))
@@ -82,8 +82,8 @@ class CardLink:
             in_step = False
             self._line.send(message)
             works += [self._post(frame) for frame in frames if frame.numel()]
-            for work in works:
-                self._finish(work)
+            for is_done in works:
+                self._finish(is_done)
         except BaseException:
             if not in_step:  # ranks may be at different collectives
                 self.close()
@@ -142,8 +142,8 @@ class CardLink:
         layouts, sizes = pickle.loads(message[begin:end])
         on_cards += self._take(layouts, works)
         values = codec.join(message[end:], self._take_in_memory(sizes), on_cards)
-        for work in works:
-            self._finish(work)
+        for is_done in works:
+            self._finish(is_done)
         return values
 
     def _take(self, layouts, works):
@@ -161,9 +161,9 @@ class CardLink:
             return []
         places, total = _places(sizes)
         staged = torch.empty(total, dtype=torch.uint8, device=self._device)
-        work = self._post(staged)
+        is_done = self._post(staged)
         landed = torch.empty(total, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
-        self._finish(work)
+        self._finish(is_done)
         landed.copy_(staged)
         return [landed[begin:end].numpy() for begin, end in places]
 
@@ -176,18 +176,26 @@ class CardLink:
         return staged.to(self._device, non_blocking=True)
 
     def _post(self, tensor):
+        """Begin to broadcast `tensor`; return a function that tells whether it is done on this rank."""
         # As bytes: NCCL does not know every type. Not by `dist.broadcast`, whose checks take as long as a small transfer.
         flat = (tensor if tensor.dim() else tensor.reshape(1)).view(torch.uint8)
-        return self._group.broadcast([flat], self._options)
+        work = self._group.broadcast([flat], self._options)
+        if self._device.type != "cuda":
+            return lambda: work.is_completed() and work.wait()
+        if work is not None:  # an older torch took a stream of its own all the same
+            work.wait()
+        done = torch.cuda.Event()
+        done.record()
+        return done.query
 
-    def _finish(self, work):
-        """Wait until `work` is done on this rank."""
+    def _finish(self, is_done):
+        """Wait until a collective is done on this rank."""
         patience = Patience(self._limit_s)
-        while not work.is_completed():
+        while not is_done():
             if patience.spend() > _SPIN_S:
                 self._line.check()
                 time.sleep(_NAP_S)
-        work.wait()
+        self._line.check()  # torch aborts what a rank that is gone has left, and that looks done too
 
 
 def _places(sizes):

@@ -14,6 +14,7 @@ import torch
 
 # A small buffer costs more as a message of its own than as a few bytes of the metadata.
 IN_BAND_BYTES = 8192
+_NUMPY_KNOWS = frozenset((torch.float32, torch.float16, torch.int64, torch.int32, torch.uint8, torch.bool))
 
 
 # The CUDA tensors that `join` puts in, while it builds a value.
@@ -111,8 +112,7 @@ class _Splitter(pickle.Pickler):
                     self.on_cards.append(value.detach().contiguous())
                 return _on_card, (place,)
             if is_plain(value, "cpu"):
-                flat = value.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
-                return _tensor, (pickle.PickleBuffer(flat), value.dtype, tuple(value.shape))
+                return _tensor, (pickle.PickleBuffer(_bytes_of(value)), value.dtype, tuple(value.shape))
         elif kind is np.ndarray and not value.dtype.hasobject:
             flat = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
             if not flat.flags.writeable:
@@ -134,6 +134,14 @@ def is_plain(tensor, device_type):
     )
 
 
+def _bytes_of(tensor):
+    """Return a contiguous array over the bytes of a plain CPU tensor, in as few steps as its type allows."""
+    tensor = tensor.contiguous()
+    if tensor.dtype in _NUMPY_KNOWS:
+        return tensor.numpy()
+    return tensor.reshape(-1).view(torch.uint8).numpy()
+
+
 def _on_card(place):
     return _arrived[place]
 
@@ -141,7 +149,7 @@ def _on_card(place):
 def _tensor(buffer, dtype, shape):
     if not len(buffer):
         return torch.empty(shape, dtype=dtype)
-    return byte_tensor(buffer).view(dtype).reshape(shape)
+    return _over(buffer, dtype).reshape(shape)
 
 
 def _array(buffer, dtype, shape):
@@ -152,9 +160,13 @@ def _array(buffer, dtype, shape):
 
 def byte_tensor(buffer):
     """Return a tensor of bytes over a non-empty `buffer`, without a copy."""
+    return _over(buffer, torch.uint8)
+
+
+def _over(buffer, dtype):
     if memoryview(buffer).readonly:
         buffer = bytearray(buffer)
-    return torch.frombuffer(buffer, dtype=torch.uint8)
+    return torch.frombuffer(buffer, dtype=dtype)
 
 
 def _slots(kind):
