@@ -184,9 +184,7 @@ class CardLink:
             return lambda: work.is_completed() and work.wait()
         if work is not None:  # an older torch took a stream of its own all the same
             work.wait()
-        done = torch.cuda.Event()
-        done.record()
-        return done.query
+        return torch.cuda.current_stream(self._device).query
 
     def _finish(self, is_done):
         """Wait until a collective is done on this rank."""
