@@ -25,7 +25,7 @@ import torch
 import torch.distributed as dist
 
 from . import codec
-from .line import Line, Patience
+from .line import Line, Patience, RankFailedError
 
 # Where tensors of any type, and NCCL's copies, are at home.
 _ALIGNMENT = 256
@@ -181,7 +181,7 @@ class CardLink:
         flat = (tensor if tensor.dim() else tensor.reshape(1)).view(torch.uint8)
         work = self._group.broadcast([flat], self._options)
         if self._device.type != "cuda":
-            return lambda: work.is_completed() and work.wait()
+            return lambda: _is_gloo_done(work)
         if work is not None:  # an older torch took a stream of its own all the same
             work.wait()
         return torch.cuda.current_stream(self._device).query
@@ -194,6 +194,14 @@ class CardLink:
                 self._line.check()
                 time.sleep(_NAP_S)
         self._line.check()  # torch aborts what a rank that is gone has left, and that looks done too
+
+
+def _is_gloo_done(work):
+    try:
+        return work.is_completed() and work.wait()
+    except RuntimeError as error:  # gloo may notice before the line does
+        first = str(error).partition("\n")[0]
+        raise RankFailedError(f"another rank is gone: {first}") from error
 
 
 def _places(sizes):

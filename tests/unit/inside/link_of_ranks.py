@@ -51,6 +51,7 @@ def run_rank(rank, ranks, folder, device):
         file = folder / f"{rank}.json"
         if ranks > 1:
             link = new_link(device)
+            dist.barrier()
             if rank == ranks - 1:
                 file.write_text(json.dumps(found))
                 link._post = lambda _: os.kill(os.getpid(), signal.SIGKILL)
@@ -145,6 +146,7 @@ def arrived(value, expected):
 def broken(device, rank, who):
     """Let rank `who` raise between the message and its collective: what each rank is told, and whether in time."""
     link = new_link(device)
+    dist.barrier()  # nobody is to find the failure while its link is made
     if rank == who:
         link._post = lambda _: 1 // 0
     return failure(link, rank)
