@@ -62,7 +62,9 @@ class Line:
             got += self._receive_some(first, memoryview(self._buffer)[got:])
         end = _HEAD.size + _HEAD.unpack_from(self._buffer)[0]
         if end > len(self._buffer):
-            self._buffer += bytes(end - len(self._buffer))
+            longer = bytearray(end)  # not the old one, which the caller may still read
+            longer[:got] = self._buffer[:got]
+            self._buffer = longer
         if got < end:
             self._receive_into(first, memoryview(self._buffer)[got:end])
         self._send_all(first, _ACKNOWLEDGED)

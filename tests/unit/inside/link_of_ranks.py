@@ -76,6 +76,7 @@ def look(rank, ranks, device):
         "together": same(pass_on(link, rank, [case() for case in CASES.values()]), [case() for case in CASES.values()]),
         "nothing": pass_on(link, rank, []),
         "long": pass_on(link, rank, ["x" * 300_000]) == ["x" * 300_000],
+        "long behind early": long_behind_early(new_link(device), rank),
         "many": [pass_on(link, rank, [number]) for number in range(100)] == [[number] for number in range(100)],
     }
     try:
@@ -109,6 +110,12 @@ EARLY = ("image", "several images", "transposed", "bfloat16", "zero rows", "scal
 def early(link, rank, value):
     """Announce the features before the rest; something that is not in the value must not do harm."""
     return pass_on(link, rank, [value], [*(item.feature for item in value["mm_items"]), noise(3)])[0]
+
+
+def long_behind_early(link, rank):
+    """Announce a tensor of a value whose metadata is longer than a link has room for at first."""
+    value = {"feature": noise(64, 1176), "text": "x" * 300_000}
+    return same(pass_on(link, rank, [value], [value["feature"]]), [value])
 
 
 def on_card(make):

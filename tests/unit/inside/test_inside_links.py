@@ -50,6 +50,7 @@ def test_every_rank_gets_every_case_to_the_byte_alone_and_together(link):
 
 def test_nothing_long_messages_and_many_arrive_in_order(link):
     assert [(rank["nothing"], rank["long"], rank["many"]) for rank in link] == [([], True, True)] * len(link)
+    assert all(rank["long behind early"] is True for rank in link)
 
 
 def test_a_value_that_cannot_be_sent_leaves_the_ranks_in_step(link):
