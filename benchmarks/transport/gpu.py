@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--no-cards", action="store_true")
+    parser.add_argument("--arms", default="", help="only the arms whose names have one of these in them: a,b")
     parser.add_argument("--strategies", type=Path, default=STRATEGIES)
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--rendezvous", help=argparse.SUPPRESS)
@@ -66,11 +67,12 @@ def run_rank(arguments: argparse.Namespace) -> None:
         torch.cuda.set_device(rank)
     dist.init_process_group("gloo", init_method=arguments.rendezvous, rank=rank, world_size=RANKS)
     link = Link(rank, dist.new_group(backend="nccl") if cards else None, arguments.strategies)
+    wanted = arguments.arms.split(",") if arguments.arms else [""]
     order = random.Random(1)  # the same on every rank
     rows = []
     for megabytes in SIZES_MB:
         tensor = torch.rand(int(megabytes * 1e6 / 4), generator=torch.Generator().manual_seed(7))
-        arms = link.arms(tensor)
+        arms = {name: arm for name, arm in link.arms(tensor).items() if any(part in name for part in wanted)}
         for arm in arms.values():
             for _ in range(WARM_UP):
                 received = arm()
@@ -96,6 +98,13 @@ class Link:
         self.card_group = card_group
         package = _load(strategies)
         self.collectives, self.shared = package.collectives, package.shared
+        self.cards = None
+        self.waiting: list[object] = []  # arms that return when the tensor can be used
+        if card_group is not None:
+            import torch  # noqa: PLC0415
+            import torch.distributed as dist  # noqa: PLC0415
+
+            self.cards = package.cards.CardLink(dist.group.WORLD, 60.0, torch.device("cuda", rank))
         self.shared.here.rank = rank
         self.producer = self.shared.Producer(RANKS, lambda **_: None) if rank == 0 else None
 
@@ -117,9 +126,11 @@ class Link:
             dist.broadcast(received, src=0, group=where)
             return received
 
-        def parted(value, card_group=None):  # noqa: ANN001, ANN202
-            sent = [value] if mine else None
-            return self.collectives.broadcast_parted(sent, self.rank, group, 0, card_group)[0]
+        def parted(value):  # noqa: ANN001, ANN202
+            return self.collectives.broadcast_parted([value] if mine else None, self.rank, group, 0)[0]
+
+        def over_link(value, feature):  # noqa: ANN001, ANN202
+            return self.cards.send([value], early=[feature])[0] if mine else self.cards.receive()[0]
 
         def shared_memory():  # noqa: ANN202
             descriptor = objects(self.producer.publish({"feature": host}) if mine else None, group)
@@ -134,15 +145,12 @@ class Link:
         if self.card_group is None:
             return arms
         card = host.cuda()
-        pinned = torch.empty_like(host).pin_memory()
-
-        def over_cards():  # noqa: ANN202
-            if mine:
-                pinned.copy_(host)
-                bare(pinned.to("cuda", non_blocking=True), self.card_group)
-                return host
-            pinned.copy_(bare(card, self.card_group))
-            return pinned
+        request = {
+            "rid": "0" * 32,
+            "input_ids": [7] * 100,
+            "positions": torch.arange(300).view(3, 100),
+            "feature": card,
+        }
 
         def by_handle():  # noqa: ANN202
             from torch.multiprocessing.reductions import reduce_tensor  # noqa: PLC0415
@@ -153,13 +161,21 @@ class Link:
             build, parts = message
             return build(*parts).to("cuda")  # a copy between cards; the opened tensor lies on the sender's
 
-        return arms | {
-            "host: pinned copy and NCCL": over_cards,
-            "card: broadcast_object_list, NCCL": lambda: objects(card, self.card_group),
-            "card: dist.broadcast, NCCL (bare)": lambda: bare(card, self.card_group),
-            "card: tensor-broadcast, NCCL": lambda: parted(card, self.card_group),
-            "card: CUDA IPC handle and a copy": by_handle,
+        linked = {
+            "host: tensor-broadcast, pinned memory and NCCL": lambda: over_link(host, host),
+            "card: tensor-broadcast, NCCL": lambda: over_link(card, card),
+            "card: tensor-broadcast of a request, NCCL": lambda: over_link(request, card)["feature"],
         }
+        self.waiting += linked.values()
+        return (
+            arms
+            | linked
+            | {
+                "card: broadcast_object_list, NCCL": lambda: objects(card, self.card_group),
+                "card: dist.broadcast, NCCL (bare)": lambda: bare(card, self.card_group),
+                "card: CUDA IPC handle and a copy": by_handle,
+            }
+        )
 
     def timed(self, arm) -> float:  # noqa: ANN001
         """Run an arm from a barrier on; the slowest rank's milliseconds."""
@@ -170,7 +186,8 @@ class Link:
         dist.barrier()
         begin = time.perf_counter()
         received = arm()
-        self._synchronise()
+        if arm not in self.waiting:
+            self._synchronise()
         slowest = torch.tensor([time.perf_counter() - begin], dtype=torch.float64)
         del received
         dist.all_reduce(slowest, op=dist.ReduceOp.MAX)
@@ -190,7 +207,7 @@ def _load(directory: Path):  # noqa: ANN202
     )
     package = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(package)
-    for name in ("collectives", "shared"):
+    for name in ("cards", "collectives", "shared"):
         importlib.import_module(f"{spec.name}.{name}")
     return package
 

@@ -12,8 +12,14 @@ from typing import Annotated
 import typer
 
 from perfguard.model.errors import UsageError
-from perfguard.model.scenario import Device, Kernels, Scenario, TargetKind
-from perfguard.workflows.scenarios import DEFAULT_SCENARIO, check_scenario, load_scenario
+from perfguard.model.scenario import Device, Kernels, Scenario, TargetKind, TargetSpec, VisionTower
+from perfguard.workflows.scenarios import (
+    CPU_ENVIRONMENT_SPEC,
+    DEFAULT_SCENARIO,
+    OWN_PYTHON,
+    check_scenario,
+    load_scenario,
+)
 
 ScenarioOption = Annotated[
     str, typer.Option("--scenario", "-s", help="A scenario's name, or the path of a TOML file.", show_default=True)
@@ -107,6 +113,8 @@ def changed_scenario(name: str, changes: ScenarioChanges) -> Scenario:
             f"--device, --kernels, --model and --tp are for SGLang's server; {name} starts a command",
             hint="put what the server is to be told into target.command.line",
         )
+    if changes.device is Device.CUDA and target.device is Device.CPU:
+        target = _without_cpu_needs(target)
     target = dataclasses.replace(
         target,
         device=changes.device or target.device,
@@ -126,6 +134,12 @@ def changed_scenario(name: str, changes: ScenarioChanges) -> Scenario:
     scenario = dataclasses.replace(scenario, target=target, limits=limits)
     check_scenario(scenario, "command line")
     return scenario
+
+
+def _without_cpu_needs(target: TargetSpec) -> TargetSpec:
+    """Undo what a scenario for the CPU asks for only because it has no cards: its environment, and no vision tower."""
+    own = target.environment_spec if target.environment_spec != CPU_ENVIRONMENT_SPEC else OWN_PYTHON
+    return dataclasses.replace(target, environment_spec=own, vision_tower=VisionTower.REAL)
 
 
 def _or(value: int | None, default: int) -> int:

@@ -15,7 +15,7 @@ _FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+)')
 # What the processes say that were only torn along: the peer or the child had died before.
 _SECONDARY = re.compile(
     r"EOFError|KeyboardInterrupt|SystemExit|CancelledError|BrokenPipeError|ConnectionResetError"
-    r"|Connection (?:closed|reset) by peer|Broken pipe|Connection refused"
+    r"|Connection (?:closed|reset) by peer|Broken pipe|Connection refused|another rank is gone"
 )
 _ADDRESS_IN_USE = re.compile(r"address already in use|EADDRINUSE|\[?Errno 98\b", re.IGNORECASE)
 _MAX_REASON_CHARS = 300

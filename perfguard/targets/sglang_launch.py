@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
@@ -170,6 +171,52 @@ def resolve_model(target: TargetSpec, *, python: Path, model_path: Path | None, 
     if not target.stands_in:
         raise UsageError("a server on cuda needs a real model", hint="name one with --model")
     return model_path or ensure_tiny_model(python, work_dir)
+
+
+def check_environment(target: TargetSpec, python: Path) -> None:
+    """Make sure that the environment of `python` has what a server on cards needs; on a CPU nothing is asked.
+
+    Raises:
+        UsageError: it has no torch, a torch for the CPU, or not the compiled kernels that are asked for.
+    """
+    if target.device is Device.CPU:
+        return
+    torch, kernels = _asked_of(python)
+    needed = "a server on cuda needs"
+    if torch is None or torch.endswith("+cpu"):
+        found = "no torch" if torch is None else f"torch {torch}, which computes on the CPU only"
+        raise UsageError(
+            f"{python} has {found}; {needed} one that is built for the cards",
+            hint="run perfguard with the Python that serves on this machine, or name that one in the scenario: "
+            'environment_spec = "python:PATH"',
+        )
+    if not kernels and not target.stands_in:
+        raise UsageError(
+            f"{python} has no sgl_kernel; {needed} the compiled kernels",
+            hint="install sgl-kernel as the revisions' pyproject.toml asks for, or measure the request path without: "
+            "--kernels stand-in",
+        )
+
+
+@functools.cache
+def _asked_of(python: Path) -> tuple[str | None, bool]:
+    """Return the version of torch in an environment (None: there is none), and whether compiled kernels are there."""
+    asked = (
+        "import importlib.metadata, importlib.util as u\n"
+        "print(importlib.metadata.version('torch') if u.find_spec('torch') else '')\n"
+        "print(u.find_spec('sgl_kernel') is not None)"
+    )
+    try:
+        done = subprocess.run(
+            [str(python), "-s", "-c", asked], capture_output=True, text=True, check=False, env=user_environment()
+        )
+    except OSError as error:
+        raise UsageError(f"{python} cannot be run: {error.strerror}", hint="name a Python that runs") from error
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UsageError(f"{python} cannot be asked for its packages: {last}", hint="name a Python that runs")
+    version, kernels = done.stdout.splitlines()
+    return version or None, kernels == "True"
 
 
 def ensure_tiny_model(python: Path, cache_dir: Path) -> Path:

@@ -117,6 +117,7 @@ class LaunchedSglang(LaunchedServer):
         self._report_dir = self._work_dir / "inside"
         self._strategy = strategy
         source_root = sglang_launch.find_source_root(source_tree)
+        sglang_launch.check_environment(target, python)
         self._report_dir.mkdir(parents=True, exist_ok=True)
         self._model = sglang_launch.resolve_model(target, python=python, model_path=model_path, work_dir=self._work_dir)
         super().__init__(

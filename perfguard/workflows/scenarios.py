@@ -25,6 +25,9 @@ from perfguard.model.scenario import (
 )
 
 DEFAULT_SCENARIO = "mm-small-images"
+# The environment that is not managed: `python` is the interpreter that runs perfguard, `python:PATH` another one.
+OWN_PYTHON = "python"
+CPU_ENVIRONMENT_SPEC = "sglang-cpu"
 _PACKAGE = Path(__file__).resolve().parent.parent
 MAX_REQUEST_RATE = 100_000
 _METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
@@ -149,6 +152,11 @@ def _check_kernels(target: TargetSpec, where: str) -> None:
     if target.device is Device.CPU and target.kernels is Kernels.INSTALLED:
         raise UsageError(
             f'{where}: kernels = "installed" needs device = "cuda"', hint="on the CPU stand-ins replace the GPU kernels"
+        )
+    if target.device is Device.CUDA and target.environment_spec == CPU_ENVIRONMENT_SPEC:
+        raise UsageError(
+            f'{where}: environment_spec = "{CPU_ENVIRONMENT_SPEC}" cannot compute on device = "cuda"',
+            hint='environment_spec = "python" is the Python that runs perfguard, "python:PATH" another one',
         )
     if target.model is None and not target.stands_in:
         raise UsageError(

@@ -28,10 +28,9 @@ from perfguard.revisions.specs import load_spec
 from perfguard.store import RunStore
 from perfguard.targets.sglang_launch import ensure_tiny_model
 from perfguard.workflows.places import cache_dir
+from perfguard.workflows.scenarios import OWN_PYTHON
 from perfguard.workflows.trial import Bench
 
-# The environment that is not managed: `python` is the interpreter that runs perfguard, `python:PATH` another one.
-OWN_PYTHON = "python"
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 

@@ -29,7 +29,10 @@ def test_they_pass_and_none_is_skipped(managed_environment, tmp_path):
         [
             str(managed_environment.python),
             *("-m", "pytest", "-q", "-rs", "-c", str(tmp_path / "pytest.ini"), "-p", "no:cacheprovider"),
-            *(str(TESTS / f"test_inside_{name}.py") for name in ("codec", "groups", "plain_kernels", "shared")),
+            *(
+                str(TESTS / f"test_inside_{name}.py")
+                for name in ("codec", "groups", "links", "plain_kernels", "server", "shared")
+            ),
         ],
         env={**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{runner}"},
         cwd=tmp_path,

@@ -160,7 +160,7 @@ def _swallow_fakes_of_missing_kernels(torch):
     def register_fake_of_what_exists(operator, function=None, /, **options):
         if not (isinstance(operator, str) and operator.startswith("sgl_kernel::")):
             return register_fake(operator, function, **options)
-        record(replaced=operator, detail="no such compiled kernel; its description for the tracer is dropped")
+        record(replaced=f"{operator} for the tracer", detail="no such compiled kernel; its description is dropped")
         return function if function is not None else lambda described: described
 
     torch.library.register_fake = register_fake_of_what_exists

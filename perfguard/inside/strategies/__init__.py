@@ -1,7 +1,8 @@
 """Ways of getting multimodal inputs to every tensor-parallel rank, put into a server's processes after its imports.
 
-`codec` parts a value into metadata and raw buffers, `collectives` moves both between ranks, `shared` through POSIX shared
-memory, `hashing` computes the server's content hash without its copies; `server` knows SGLang and changes its modules.
+`codec` parts a value into metadata and raw buffers, `collectives` moves both between ranks, `cards` over the links between
+their cards (with a `line` for the metadata), `shared` through POSIX shared memory, `hashing` computes the server's content
+hash without its copies; `server` knows SGLang and changes its modules.
 
     as-committed      the revision as it is: nothing is replaced
     local             every rank builds its own inputs from what it received, and hashes them (the revert)

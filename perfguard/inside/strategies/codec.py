@@ -14,6 +14,7 @@ import torch
 
 # A small buffer costs more as a message of its own than as a few bytes of the metadata.
 IN_BAND_BYTES = 8192
+_NUMPY_KNOWS = frozenset((torch.float32, torch.float16, torch.int64, torch.int32, torch.uint8, torch.bool))
 
 
 # The CUDA tensors that `join` puts in, while it builds a value.
@@ -23,8 +24,8 @@ _arrived = []
 def split(value, in_band_bytes=IN_BAND_BYTES, on_cards=None):
     """Return `value` as (metadata, buffers): bytes, and a list of flat byte views that stay valid while `value` lives.
 
-    Buffers under `in_band_bytes` go into the metadata. Plain CUDA tensors are appended to the list `on_cards`, contiguous;
-    without one they are pickled.
+    Buffers under `in_band_bytes` go into the metadata. Plain CUDA tensors are appended to the list `on_cards`, contiguous,
+    where they are not in it yet; without one they are pickled.
     """
     buffers = []
 
@@ -37,7 +38,9 @@ def split(value, in_band_bytes=IN_BAND_BYTES, on_cards=None):
 
     stream = io.BytesIO()
     splitter = _Splitter(stream, protocol=5, buffer_callback=keep_in_band)
-    splitter.on_cards = on_cards
+    if on_cards is not None:
+        splitter.on_cards = on_cards
+        splitter.places = {id(tensor): place for place, tensor in enumerate(on_cards)}
     splitter.dump(value)
     return stream.getvalue(), buffers
 
@@ -98,16 +101,18 @@ def size_bytes(value):
 
 class _Splitter(pickle.Pickler):
     on_cards = None
+    places = {}
 
     def reducer_override(self, value):
         kind = type(value)
         if kind is torch.Tensor:
-            if self.on_cards is not None and _is_plain(value, "cuda"):
-                self.on_cards.append(value.detach().contiguous())
-                return _on_card, (len(self.on_cards) - 1,)
-            if _is_plain(value, "cpu"):
-                flat = value.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
-                return _tensor, (pickle.PickleBuffer(flat), value.dtype, tuple(value.shape))
+            if self.on_cards is not None and (id(value) in self.places or is_plain(value, "cuda")):
+                place = self.places.get(id(value), len(self.on_cards))
+                if place == len(self.on_cards):
+                    self.on_cards.append(value.detach().contiguous())
+                return _on_card, (place,)
+            if is_plain(value, "cpu"):
+                return _tensor, (pickle.PickleBuffer(_bytes_of(value)), value.dtype, tuple(value.shape))
         elif kind is np.ndarray and not value.dtype.hasobject:
             flat = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
             if not flat.flags.writeable:
@@ -116,9 +121,10 @@ class _Splitter(pickle.Pickler):
         return NotImplemented
 
 
-def _is_plain(tensor, device):
+def is_plain(tensor, device_type):
+    """Whether a tensor is no more than its bytes, its type and its shape, on a device of `device_type`."""
     return (
-        tensor.device.type == device
+        tensor.device.type == device_type
         and tensor.layout is torch.strided
         and not tensor.requires_grad
         and not tensor.is_quantized
@@ -128,6 +134,14 @@ def _is_plain(tensor, device):
     )
 
 
+def _bytes_of(tensor):
+    """Return a contiguous array over the bytes of a plain CPU tensor, in as few steps as its type allows."""
+    tensor = tensor.contiguous()
+    if tensor.dtype in _NUMPY_KNOWS:
+        return tensor.numpy()
+    return tensor.reshape(-1).view(torch.uint8).numpy()
+
+
 def _on_card(place):
     return _arrived[place]
 
@@ -135,7 +149,7 @@ def _on_card(place):
 def _tensor(buffer, dtype, shape):
     if not len(buffer):
         return torch.empty(shape, dtype=dtype)
-    return byte_tensor(buffer).view(dtype).reshape(shape)
+    return _over(buffer, dtype).reshape(shape)
 
 
 def _array(buffer, dtype, shape):
@@ -146,9 +160,13 @@ def _array(buffer, dtype, shape):
 
 def byte_tensor(buffer):
     """Return a tensor of bytes over a non-empty `buffer`, without a copy."""
+    return _over(buffer, torch.uint8)
+
+
+def _over(buffer, dtype):
     if memoryview(buffer).readonly:
         buffer = bytearray(buffer)
-    return torch.frombuffer(buffer, dtype=torch.uint8)
+    return torch.frombuffer(buffer, dtype=dtype)
 
 
 def _slots(kind):

@@ -6,18 +6,13 @@ group's timeout (`limit_waits`).
 """
 
 import datetime
-import io
-import pickle
 import struct
 
 import torch
 import torch.distributed as dist
 
 from . import codec
-
-
-class RankFailedError(RuntimeError):
-    """Another rank could not do its part."""
+from .line import RankFailedError
 
 
 def limit_waits(group, limit_s):
@@ -51,45 +46,33 @@ def broadcast_built(build, group):
     return value
 
 
-def broadcast_parted(values, rank, group, source, card_group=None):
+def broadcast_parted(values, rank, group, source):
     """Send the list `values` of rank `source` to all ranks: metadata first, then each tensor as it lies.
 
     `rank` is this one; both are global numbers. Receivers pass anything, and allocate by the metadata. An empty list costs
-    one message of 24 bytes: servers poll. CUDA tensors go from card to card over `card_group` (NCCL), and arrive on each
-    rank's current card; without one they are pickled.
+    one message of 16 bytes: servers poll.
     """
     if rank == source:
-        on_cards = None if card_group is None else []
-        metadata, buffers = codec.split(values, on_cards=on_cards) if values else (b"", [])
-        if on_cards:
-            shapes = [(tensor.dtype, tuple(tensor.shape)) for tensor in on_cards]
-            metadata = pickle.dumps(shapes) + metadata
+        metadata, buffers = codec.split(values) if values else (b"", [])
         sizes = struct.pack(f"={len(buffers)}q", *(buffer.nbytes for buffer in buffers))
         parts = [codec.byte_tensor(buffer) for buffer in buffers]
         head = codec.byte_tensor(bytearray(sizes + metadata)) if metadata else None
-        _send(torch.tensor([len(metadata), len(buffers), len(on_cards or ())]), group, source)
+        _send(torch.tensor([len(metadata), len(buffers)]), group, source)
         if head is not None:
             _send(head, group, source)
         for part in parts:
             _send(part, group, source)
-        for tensor in on_cards or ():
-            _send(tensor, card_group, source)
         return values
-    lengths = _send(torch.zeros(3, dtype=torch.int64), group, source)
-    metadata_bytes, count, card_count = lengths.tolist()
+    lengths = _send(torch.zeros(2, dtype=torch.int64), group, source)
+    metadata_bytes, count = lengths.tolist()
     if metadata_bytes == 0:
         return []
     head = _send(torch.empty(8 * count + metadata_bytes, dtype=torch.uint8), group, source).numpy()
     sizes = struct.unpack(f"={count}q", head[: 8 * count])
-    metadata = io.BytesIO(head[8 * count :])
-    shapes = pickle.load(metadata) if card_count else []
     parts = [torch.empty(size, dtype=torch.uint8) for size in sizes]
     for part in parts:
         _send(part, group, source)
-    on_cards = [torch.empty(shape, dtype=dtype, device="cuda") for dtype, shape in shapes]
-    for tensor in on_cards:
-        _send(tensor, card_group, source)
-    return codec.join(metadata.read(), [part.numpy() for part in parts], on_cards)
+    return codec.join(head[8 * count :], [part.numpy() for part in parts])
 
 
 def _send(tensor, group, source):

@@ -12,9 +12,10 @@ import os
 import re
 import types
 
+import torch
 import torch.distributed as dist
 
-from . import NAMES, codec, collectives, hashing, shared
+from . import NAMES, cards, codec, collectives, hashing, shared
 
 THRESHOLD_VARIABLE = "SGLANG_MM_BROADCAST_THRESHOLD"
 DEFAULT_THRESHOLD_BYTES = 100 * 1024
@@ -39,9 +40,10 @@ def change_scheduler(module, name, record):
         return
     build = _builder(module, name)
     replaced = _replace_materialisation(module, name, build)
+    links = {}
     if name == "tensor-broadcast":
-        replaced += _replace_broadcast_pyobj(module, name)
-    _configure_ranks(module, name)
+        replaced += _replace_broadcast_pyobj(module, name, links)
+    _configure_ranks(module, name, links, record)
     for what, detail in replaced:
         record(strategy=name, replaced=f"{module.__name__}.{what}", detail=f"strategy {name}: {detail}")
 
@@ -181,7 +183,8 @@ def _sharing_init(init, field):
     return init_sharing
 
 
-def _replace_broadcast_pyobj(module, name):
+def _replace_broadcast_pyobj(module, name, links):
+    """Let requests go between ranks as metadata and raw tensors: over `links[group]` where there is one, else by gloo."""
     original = getattr(module, "broadcast_pyobj", None)
     expected = ["data", "rank", "dist_group", "src", "force_cpu_device"]
     if original is None or _parameters(original) != expected:
@@ -195,7 +198,10 @@ def _replace_broadcast_pyobj(module, name):
         if rank == src:
             for raw in _raw_inputs(data):
                 hasher.hash_items(raw)
-        return collectives.broadcast_parted(data, rank, dist_group, src)
+        link = links.get(dist_group)
+        if link is None:
+            return collectives.broadcast_parted(data, rank, dist_group, src)
+        return link.send(data, early=_features(data)) if rank == src else link.receive()
 
     module.broadcast_pyobj = broadcast_pyobj
     return [("broadcast_pyobj", "requests go as metadata and raw tensors; rank 0 hashes first")]
@@ -210,8 +216,17 @@ def _raw_inputs(requests):
                     yield raw
 
 
-def _configure_ranks(module, name):
-    """Tell this process its rank as its scheduler is made, and limit how long it waits for other ranks afterwards."""
+def _features(requests):
+    """Return what the requests' items are made of, wherever it lies."""
+    items = [item for raw in _raw_inputs(requests) for item in raw.get("mm_items") or ()]
+    return [getattr(item, "feature", None) for item in items]
+
+
+def _configure_ranks(module, name, links, record):
+    """Tell this process its rank as its scheduler is made, and limit how long it waits for other ranks afterwards.
+
+    For `tensor-broadcast` on cards, `links` then has the group of the ranks.
+    """
     scheduler = module.Scheduler
     init = scheduler.__init__
     signature = inspect.signature(init)
@@ -224,8 +239,18 @@ def _configure_ranks(module, name):
         _check_parallelism(given["server_args"], name)
         become_rank(given["tp_rank"])
         init(self, *args, **kwargs)
-        if given["server_args"].tp_size > 1 and name != "local":
-            collectives.limit_waits(self.tp_cpu_group, _number(LIMIT_VARIABLE, DEFAULT_LIMIT_S))
+        if given["server_args"].tp_size == 1 or name == "local":
+            return
+        limit_s = _number(LIMIT_VARIABLE, DEFAULT_LIMIT_S)
+        collectives.limit_waits(self.tp_cpu_group, limit_s)
+        if name == "tensor-broadcast" and given["server_args"].device == "cuda":
+            card = torch.device("cuda", torch.cuda.current_device())
+            links[self.tp_cpu_group] = cards.CardLink(self.tp_cpu_group, limit_s, card)
+            record(
+                strategy=name,
+                replaced=f"{module.__name__}.broadcast_pyobj",
+                detail=f"strategy {name}: metadata by a local socket, tensors between cards over NCCL",
+            )
 
     scheduler.__init__ = init_with_strategy
 

@@ -217,7 +217,7 @@ def test_size_sees_into_slots():
 def test_tensors_on_cards_are_set_apart_in_order_and_put_back(monkeypatch):
     first, second, host = noise(64, 1176, seed=1), noise(64, 1176, seed=2), noise(64, 1176, seed=3)
     monkeypatch.setattr(
-        codec, "_is_plain", lambda tensor, device: (device == "cuda") is any(tensor is each for each in (first, second))
+        codec, "is_plain", lambda tensor, device: (device == "cuda") is any(tensor is each for each in (first, second))
     )
     on_cards = []
     metadata, buffers = codec.split({"a": first, "b": [second, host, first]}, on_cards=on_cards)

@@ -143,7 +143,9 @@ DESCRIBE = """
 def test_descriptions_of_kernels_that_are_not_there_are_dropped_with_the_stand_in(run):
     out, _, records = run(DESCRIBE, files=FAKE_TORCH, PERFGUARD_STAND_IN_KERNELS="plain")
     assert out.splitlines() == ["description True", "registers mine::there <built-in function len> mine"]
-    assert [each["replaced"] for each in records] == ["sgl_kernel::missing", "sgl_kernel::other"]
+    assert [each["replaced"] for each in records] == [
+        f"sgl_kernel::{name} for the tracer" for name in ("missing", "other")
+    ]
 
 
 def test_descriptions_of_kernels_are_left_alone_without_it(run):

@@ -29,6 +29,14 @@ Traceback (most recent call last):
   File "/env/lib/torch/distributed.py", line 9, in broadcast
 RuntimeError: [gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1234
 """
+TOLD_BY_ANOTHER = """\
+Traceback (most recent call last):
+  File "/cache/tree/python/sglang/srt/managers/scheduler.py", line 1102, in recv_requests
+torch.OutOfMemoryError: CUDA out of memory.
+Traceback (most recent call last):
+  File "/perfguard/inside/strategies/line.py", line 77, in check
+perfguard_strategies.line.RankFailedError: another rank is gone: it failed or was killed; its own log says why
+"""
 SYNTAX = """\
   File "/cache/tree/python/sglang/srt/managers/scheduler.py", line 1000
     def broken(:
@@ -51,6 +59,7 @@ ImportError: cannot import name 'gone' from 'sglang' (/x.py)
             PEER_DIED,
             "torch.distributed.DistNetworkError: the first rank is gone (/env/lib/torch/distributed.py:5)",
         ),
+        (TOLD_BY_ANOTHER, "torch.OutOfMemoryError: CUDA out of memory. (sglang/srt/managers/scheduler.py:1102)"),
         (SYNTAX, "SyntaxError: invalid syntax (sglang/srt/managers/scheduler.py:1000)"),
         (
             IMPORT,

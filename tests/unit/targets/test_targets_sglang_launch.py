@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,57 @@ def test_cuda_without_a_model_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match="real model") as caught:
         sglang_launch.resolve_model(spec(device=Device.CUDA), python=PYTHON, model_path=None, work_dir=tmp_path)
     assert "--model" in str(caught.value.hint)
+
+
+def write_interpreter(folder, *, torch=None, kernels=False):
+    """A Python that sees only what is put beside it."""
+    site = folder / "site"
+    site.mkdir(parents=True)
+    for package, version in (("torch", torch), ("sgl_kernel", "0.3.16" if kernels else None)):
+        if version is not None:
+            (site / package).mkdir()
+            (site / package / "__init__.py").touch()
+            (site / f"{package}-{version}.dist-info").mkdir()
+            (site / f"{package}-{version}.dist-info" / "METADATA").write_text(f"Name: {package}\nVersion: {version}\n")
+    python = folder / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={site} exec {sys.executable} -S "$@"\n')
+    python.chmod(0o755)
+    return python
+
+
+@pytest.mark.parametrize(
+    ("packages", "kernels", "message"),
+    [
+        ({}, Kernels.INSTALLED, "has no torch"),
+        (
+            {"torch": "2.13.0+cpu", "kernels": True},
+            Kernels.INSTALLED,
+            r"torch 2.13.0\+cpu, which computes on the CPU only",
+        ),
+        ({"torch": "2.13.0+cpu"}, Kernels.STAND_IN, "computes on the CPU only"),
+        ({"torch": "2.11.0+cu130"}, Kernels.INSTALLED, "has no sgl_kernel"),
+        ({"torch": "2.11.0+cu130"}, Kernels.STAND_IN, None),
+        ({"torch": "2.11.0", "kernels": True}, Kernels.INSTALLED, None),
+    ],
+)
+def test_what_cards_need_is_asked_of_the_environment_before_a_server_starts(tmp_path, packages, kernels, message):
+    target = spec(device=Device.CUDA, model="/model", kernels=kernels)
+    python = write_interpreter(tmp_path / "env", **packages)
+    if message is None:
+        sglang_launch.check_environment(target, python)
+        return
+    with pytest.raises(UsageError, match=message) as caught:
+        sglang_launch.check_environment(target, python)
+    assert caught.value.hint
+
+
+def test_a_server_on_the_cpu_asks_nothing_and_a_python_that_does_not_run_is_told(tmp_path):
+    sglang_launch.check_environment(spec(), PYTHON)
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\necho no such library >&2\nexit 127\n")
+    broken.chmod(0o755)
+    with pytest.raises(UsageError, match="cannot be asked for its packages: no such library"):
+        sglang_launch.check_environment(spec(device=Device.CUDA, model="/m"), broken)
 
 
 def test_a_local_model_is_named_absolutely_and_a_hub_name_stays(tmp_path, monkeypatch):

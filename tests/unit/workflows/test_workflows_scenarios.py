@@ -9,7 +9,7 @@ import pytest
 from perfguard.cli.options import ScenarioChanges, changed_scenario
 from perfguard.model.errors import UsageError
 from perfguard.model.progress import Silent
-from perfguard.model.scenario import ArrivalKind, Device, TargetKind, UserMetric
+from perfguard.model.scenario import ArrivalKind, Device, TargetKind, UserMetric, VisionTower
 from perfguard.revisions.environments import site_packages
 from perfguard.workflows.scenarios import list_scenarios, load_scenario, read_scenario, scenario_dir
 from perfguard.workflows.setup import ensure_environment, model_path
@@ -53,8 +53,7 @@ def test_an_unknown_name_lists_the_near_ones():
         ("concurrency = 96", 'concurrency = "many"', "Expected `int`"),
         ("concurrency = 96", "concurrency = 0", "load.concurrency must be greater than 0"),
         ('metric = "throughput_rps"', 'metric = "speed"', "Invalid enum value 'speed'"),
-        ('device = "cpu"', 'device = "cuda"', "needs a model"),
-        ('device = "cpu"', 'device = "cuda"\nkernels = "installed"', "needs a model"),
+        ('device = "cpu"', 'device = "cuda"', "cannot compute on device"),
         ('device = "cpu"', 'device = "cpu"\nkernels = "installed"', 'needs device = "cuda"'),
         ("confidence = 0.95", "confidence = 95", "between 0.5 and 1"),
         ("width_px = 112", "width_px = -1", "width"),
@@ -219,11 +218,28 @@ def test_what_only_sglang_understands_is_refused_for_a_command(tmp_path):
 def test_cuda_with_stand_ins_runs_the_tiny_model(tmp_path):
     text = (scenario_dir() / "mm-small-images.toml").read_text()
     path = tmp_path / "cards.toml"
-    path.write_text(text.replace('device = "cpu"', 'device = "cuda"\nkernels = "stand-in"', 1))
+    text = text.replace('device = "cpu"', 'device = "cuda"\nkernels = "stand-in"', 1)
+    path.write_text(text.replace('"sglang-cpu"', '"python"', 1))
     target = read_scenario(path).target
     assert target.stands_in
     assert target.model is None
     assert load_scenario("mm-small-images").target.stands_in
+
+
+def test_cards_take_the_python_that_runs_perfguard_and_the_real_vision_tower(tmp_path):
+    target = changed_scenario("mm-small-images", ScenarioChanges(device=Device.CUDA, model=str(tmp_path))).target
+    assert (target.environment_spec, target.vision_tower) == ("python", VisionTower.REAL)
+    assert not target.stands_in
+    on_cards = changed_scenario("mm-small-images-cuda", ScenarioChanges(device=Device.CUDA)).target
+    assert on_cards == load_scenario("mm-small-images-cuda").target
+    on_cpu = changed_scenario("mm-small-images", ScenarioChanges()).target
+    assert (on_cpu.environment_spec, on_cpu.vision_tower) == ("sglang-cpu", VisionTower.ZEROS)
+
+
+def test_cards_with_installed_kernels_need_a_model():
+    with pytest.raises(UsageError, match="needs a model") as caught:
+        changed_scenario("mm-small-images", ScenarioChanges(device=Device.CUDA))
+    assert "--kernels stand-in" in caught.value.hint
 
 
 def test_the_example_of_another_server_is_the_one_that_is_documented_and_can_be_loaded():
