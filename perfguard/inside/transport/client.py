@@ -148,7 +148,7 @@ class Client:
         return {"ready_ms": ready_ms}
 
     def send_in_lockstep(self, order, inputs):
-        """Send the next request when rank 0 is done with the last; the milliseconds that each sending took."""
+        """Send the next request when all ranks are done with the last; the milliseconds that each sending took."""
         send_ms = []
         for number in range(order["requests"]):
             request = self.request(inputs, number)

@@ -127,6 +127,8 @@ class RankLoop:
             if order["check"]:
                 fingerprints.append(media_requests.fingerprint(inputs))
             del requests, inputs
+            # The sender's next work is not to run beside what a rank still does for this request.
+            dist.barrier()
             if self.rank == 0:
                 self.report(taken=1)
         return {"columns": columns, "fingerprints": fingerprints}
