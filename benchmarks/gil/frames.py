@@ -57,7 +57,7 @@ def rival():
 threads = [threading.Thread(target=target) for target in (both, *[rival] * int(sys.argv[1]))]
 for thread in threads: thread.start()
 clocks = {thread.ident: time.pthread_getcpuclockid(thread.ident) for thread in threads}
-print("up", flush=True)
+print("up", sys.version.split()[0], flush=True)
 for _ in sys.stdin:
     sums = dict(spent)
     for ident, call in dict(running).items():
@@ -90,14 +90,15 @@ def measure(python: str, rivals: int, rate_hz: float, seconds: float, windows: i
         [python, "-c", PROGRAM, str(rivals)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     try:
-        if child.stdout is None or child.stdout.readline() != "up\n":
+        up, _, version = (child.stdout.readline() if child.stdout else "").strip().partition(" ")
+        if up != "up":
             raise SystemExit(f"{python} does not run the program")
-        return [measure_window(child, rate_hz, seconds, seed) for seed in range(windows)]
+        return [measure_window(child, version, rate_hz, seconds, seed) for seed in range(windows)]
     finally:
         child.communicate()
 
 
-def measure_window(child: subprocess.Popen[str], rate_hz: float, seconds: float, seed: int) -> Window:
+def measure_window(child: subprocess.Popen[str], python: str, rate_hz: float, seconds: float, seed: int) -> Window:
     """Look at the program for some seconds, and ask it before and after."""
     with GilSampler([(child.pid, "threads")], rate_hz=rate_hz, stacks=True, seed=seed) as sampler:
         sampler.start()
@@ -118,7 +119,7 @@ def measure_window(child: subprocess.Popen[str], rate_hz: float, seconds: float,
     by_rival = sum(stack.samples for stack in pairs if stack.frames[1].function == "other")
     busy = [thread for thread in process.threads if thread.gil_hold_ticks > process.ticks / 50]
     return Window(
-        python=process.python,
+        python=python,
         true=(share(spent[0]), share(spent[1])),
         seen=(share(seen[0]), share(seen[1])),
         by_rival=by_rival / sum(stack.samples for stack in pairs),
