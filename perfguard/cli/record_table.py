@@ -36,7 +36,12 @@ def print_recording(recording: Recording, output_dir: Path, console: Console) ->
     _line(
         console,
         f"{recording.looks} looks in {recording.duration_s:.1f} s ({recording.late_looks} late), at "
-        f"{recording.sampler_cpu_frac:.1%} of a core",
+        f"{recording.sampler_cpu_frac:.1%} of a core"
+        + (
+            f"; stacks at {recording.stack_rate_hz} Hz by py-spy, at {recording.stack_sampler_cpu_frac:.1%} of a core"
+            if recording.stack_rate_hz
+            else ""
+        ),
     )
     if not recording.findings:
         _line(console, "Findings: none")
@@ -84,6 +89,10 @@ def _resources(process: RecordedProcess) -> Iterator[str]:
         yield _memory(process.memory)
     if process.tcp is not None:
         yield _traffic(process.tcp)
+    if process.memray is not None:
+        yield f"allocations by function: {process.memray}"
+    elif process.memray_unknown:
+        yield f"no flamegraph of allocations: {process.memray_unknown}"
 
 
 def _frame_lines(threads: Sequence[RecordedThread]) -> tuple[str, ...]:

@@ -74,7 +74,8 @@ class RecordedProcess:
     `gil_frames` has the functions that held the GIL or waited for it, those that waited most first;
     `gil_frames_unknown` says why there can be none. `gil_hold_stacks`, `gil_wait_stacks` and `gil_meanwhile_stacks`
     (two frames: what waited, what held the GIL) name the files of folded stacks behind them, in microseconds; None:
-    there are none. `gil_looks` stand behind them.
+    there are none. `gil_looks` stand behind them. `memray` names the flamegraph of allocations, where one was asked
+    for; `memray_unknown` says why there is none.
     """
 
     pid: int
@@ -95,6 +96,8 @@ class RecordedProcess:
     gil_wait_stacks: str | None = None
     gil_meanwhile_stacks: str | None = None
     gil_looks: int = 0
+    memray: str | None = None
+    memray_unknown: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +115,8 @@ class RecordedMachine:
 class Recording:
     """Everything that was recorded over `duration_s` seconds.
 
-    Threads were looked at `looks` times at `rate_hz`, `late_looks` of them late, at `sampler_cpu_frac` of a core.
+    Threads were looked at `looks` times at `rate_hz`, `late_looks` of them late, at `sampler_cpu_frac` of a core;
+    stacks were sampled at `stack_rate_hz`, at `stack_sampler_cpu_frac` of a core, all processes together.
     """
 
     schema_version: int
@@ -124,6 +128,7 @@ class Recording:
     looks: int
     late_looks: int
     sampler_cpu_frac: float
+    stack_sampler_cpu_frac: float
     machine: RecordedMachine
     processes: tuple[RecordedProcess, ...]
     findings: tuple[ThreadFinding, ...]

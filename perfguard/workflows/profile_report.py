@@ -44,7 +44,7 @@ def recording_report(recording: Recording, output_dir: Path) -> ProfileReport:
         facts=(
             f"{recording.looks} looks at every thread, {recording.late_looks} late",
             f"{lost:,} of {lost + kept:,} stack samples lost",
-            f"the sampler took {recording.sampler_cpu_frac:.1%} of a core",
+            f"the samplers took {recording.sampler_cpu_frac + recording.stack_sampler_cpu_frac:.1%} of a core",
             *(f"warning: {warning}" for warning in recording.warnings),
         ),
         sides=(Side(name="Recorded", label=recording.started_at, profiles=tuple(profiles)),),
