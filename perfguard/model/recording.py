@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from perfguard.model.gpu import CardLoad
 from perfguard.model.memory import MemoryGrowth
 from perfguard.model.threads import GilAnswer, Pressure, ThreadFinding
 from perfguard.model.traffic import ProcessTraffic
@@ -102,13 +103,18 @@ class RecordedProcess:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedMachine:
-    """The machine meanwhile; `throttled_frac` is the share of the time in which a CPU quota stopped the processes."""
+    """The machine meanwhile; `throttled_frac` is the share of the time in which a CPU quota stopped the processes.
+
+    `cards` are its graphics cards, whoever used them; `cards_unknown` says why there are none.
+    """
 
     cores: int
     busy_frac: float
     stolen_frac: float
     throttled_frac: float
     pressure: Pressure
+    cards: tuple[CardLoad, ...] = ()
+    cards_unknown: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

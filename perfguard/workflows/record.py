@@ -19,6 +19,7 @@ from perfguard.evidence.gil_frames import gil_costs, top_frames, with_names
 from perfguard.evidence.memory import judge_memory, memory_growth
 from perfguard.evidence.stacks import parse_folded, render_folded
 from perfguard.model.errors import PerfguardError, UntestableError
+from perfguard.model.gpu import GpuResult
 from perfguard.model.memory import MemoryGrowth, ProcessReadings
 from perfguard.model.profile import Stack
 from perfguard.model.recording import RecordedMachine, RecordedProcess, RecordedThread, Recording, TopFrame
@@ -29,8 +30,9 @@ from perfguard.samplers.cpu import CpuSampler
 from perfguard.samplers.gil import GilSampler
 from perfguard.samplers.gil_locate import locate_gil
 from perfguard.samplers.gil_memory import ProcessMemory
+from perfguard.samplers.gpu import GpuSampler
 from perfguard.samplers.memory import MIN_INTERVAL_S, MemorySampler
-from perfguard.samplers.memray import check_memray, draw_allocations
+from perfguard.samplers.memray import Allocations, check_memray, draw_allocations
 from perfguard.samplers.ptrace import why_denied
 from perfguard.samplers.pyspy import PySpySampler, RawProfile
 from perfguard.samplers.sockets import SocketSampler
@@ -76,6 +78,7 @@ class _Seen:
     memory: tuple[ProcessReadings, ...]
     traffic: tuple[ProcessTraffic, ...]
     profiles: tuple[RawProfile, ...]
+    cards: GpuResult
 
 
 def record(request: RecordRequest) -> Recording:
@@ -107,17 +110,18 @@ def record(request: RecordRequest) -> Recording:
 def _with_memray(recording: Recording, request: RecordRequest) -> Recording:
     """Let memray track the processes that still run, now that nothing else is measured."""
     pythons = [(each.pid, each.python) for each in recording.processes if _is_awake(each)]
-    drawn = draw_allocations(pythons, seconds=request.memray_s, output_dir=request.output_dir)
-    by_pid = {each.pid: each for each in drawn}
+    drawn = {
+        each.pid: each for each in draw_allocations(pythons, seconds=request.memray_s, output_dir=request.output_dir)
+    }
     return replace(
-        recording,
-        processes=tuple(
-            replace(each, memray=drawn.flamegraph and drawn.flamegraph.name, memray_unknown=drawn.unknown)
-            if (drawn := by_pid.get(each.pid))
-            else replace(each, memray_unknown=_ASLEEP)
-            for each in recording.processes
-        ),
+        recording, processes=tuple(_with_allocations(each, drawn.get(each.pid)) for each in recording.processes)
     )
+
+
+def _with_allocations(process: RecordedProcess, drawn: Allocations | None) -> RecordedProcess:
+    if drawn is None or drawn.flamegraph is None:
+        return replace(process, memray_unknown=drawn.unknown if drawn else _ASLEEP)
+    return replace(process, memray=drawn.flamegraph.name)
 
 
 def _is_awake(process: RecordedProcess) -> bool:
@@ -184,12 +188,15 @@ def _sample(request: RecordRequest, pythons: Sequence[LiveProcess], warnings: li
         threads = stack.enter_context(GilSampler(pairs, rate_hz=request.rate_hz, stacks=request.stack_rate_hz > 0))
         memory = stack.enter_context(MemorySampler(alive, interval_s=_memory_interval_s(request.duration_s)))
         sockets = stack.enter_context(SocketSampler(alive))
+        cards = stack.enter_context(GpuSampler())
         threads.start()
         cpu.start()
         memory.start()
         sockets.start()
+        cards.start()
         _wait(request.duration_s, [pid for pid, _ in alive])
         return _Seen(
+            cards=cards.stop(),
             traffic=sockets.stop(),
             memory=memory.stop(),
             machine=cpu.stop(),
@@ -250,6 +257,8 @@ def _judge(
             stolen_frac=machine.stolen_frac,
             throttled_frac=machine.throttled_s / machine.duration_s,
             pressure=ticks.pressure,
+            cards=seen.cards.cards,
+            cards_unknown=seen.cards.unknown,
         ),
         processes=tuple(processes),
         findings=tuple(findings),

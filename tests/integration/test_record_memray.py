@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 import subprocess
 import sys
 
+import psutil
 import pytest
 
+from perfguard.cli.main import run_cli
 from perfguard.model.errors import UsageError
 from perfguard.samplers import memray
 from perfguard.samplers.pyspy import check_attach
@@ -65,7 +68,7 @@ def test_the_flamegraph_names_what_allocates_and_the_program_runs_on(start, tmp_
 
 @needs_memray
 @pytest.mark.slow
-def test_a_program_that_never_allocates_is_left_as_it_was(start, tmp_path, monkeypatch):
+def test_a_program_that_is_not_python_is_left_as_it_was(start, tmp_path, monkeypatch):
     monkeypatch.setattr(memray, "_ATTACH_TIMEOUT_S", 5.0)
     child = start("sh", "-c", "echo up; exec sleep 8; exit 3")
     (drawn,) = memray.draw_allocations([(child.pid, version())], seconds=1, output_dir=tmp_path)
@@ -84,6 +87,27 @@ def test_a_sleeping_program_is_given_up_and_sleeps_on(start, tmp_path, monkeypat
     assert "allocated nothing meanwhile" in drawn.unknown
     said, _ = child.communicate(timeout=60)
     assert (said, child.returncode) == ("slept\n", 0)
+
+
+@needs_memray
+@pytest.mark.slow
+def test_record_draws_a_program_that_runs_and_leaves_one_that_sleeps(start, tmp_path, capsys):
+    parent = f"import subprocess, sys, time\nsubprocess.Popen([sys.executable, '-c', {KEEPER!r}])\ntime.sleep(120)"
+    child = start(sys.executable, "-c", parent)
+    arguments = ["--pid", str(child.pid), "--duration", "1", "--memray", "1", "--stack-rate", "0", "-q"]
+    try:
+        assert run_cli(["record", *arguments, "--output", str(tmp_path)]) == 0
+    finally:
+        for member in psutil.Process(child.pid).children():
+            member.kill()
+    processes = {each["pid"]: each for each in json.loads((tmp_path / "record.json").read_text())["processes"]}
+    asleep = processes.pop(child.pid)
+    assert (asleep["memray"], "ran less than 1%" in asleep["memray_unknown"]) == (None, True)
+    ((pid, awake),) = processes.items()
+    assert "keep_more" in (tmp_path / awake["memray"]).read_text(encoding="utf-8")
+    printed = capsys.readouterr().out
+    assert f"allocations by function: memray-{pid}.html" in printed
+    assert "no flamegraph of allocations: it is no Python process, has ended, or ran less than 1%" in printed
 
 
 def test_where_memray_is_missing_one_line_says_how_to_get_it(monkeypatch):
