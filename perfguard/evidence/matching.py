@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
 
-from perfguard.evidence.sourceindex import Scope, index_source
+from perfguard.evidence.sourceindex import Scope, SourceIndex, index_source
 from perfguard.evidence.stacks import function_name
 from perfguard.model.profile import Frame
 
@@ -91,12 +91,23 @@ def _is_changed(function: Function, line: int, here: SourceLookup, there: Source
     if text is None or text == other:
         return False
     index = index_source(text)
-    scope = index.scope_at(line) if index is not None else None
-    if scope is None or not scope.name or "<" in scope.name:
+    scope = _scope(index, function[0], line) if index is not None else None
+    if scope is None:
         return False
     other_index = index_source(other) if other is not None else None
     other_scope = other_index.by_name.get(scope.name) if other_index is not None else None
     return other is None or other_scope is None or _code(text, scope) != _code(other, other_scope)
+
+
+def _scope(index: SourceIndex, function: str, line: int) -> Scope | None:
+    """Return the innermost function of that name around a line; a lambda on the same line is another one."""
+    name = function.rpartition(".")[2]
+    around = [
+        scope
+        for scope in index.scopes
+        if scope.first_line <= line <= scope.last_line and scope.name.rpartition(".")[2] == name
+    ]
+    return min(around, key=lambda scope: scope.last_line - scope.first_line, default=None)
 
 
 def _code(text: str, scope: Scope) -> list[str]:

@@ -101,9 +101,11 @@ def record(request: RecordRequest) -> Recording:
         named = ", ".join(str(process.pid) for process in request.processes)
         raise UntestableError(f"nothing could be recorded: process {named} ended at once")
     result = _judge(request, started_at=started_at, seen=seen, warnings=warnings)
+    document = request.output_dir / DOCUMENT
+    document.write_bytes(to_json(result))
     if request.memray_s:
         result = _with_memray(result, request)
-    (request.output_dir / DOCUMENT).write_bytes(to_json(result))
+        document.write_bytes(to_json(result))
     return result
 
 

@@ -146,7 +146,7 @@ def same(x):
 def pack(x):
     def inner():
         return 1
-    return inner()
+    return sorted(inner(), key=lambda each: -each)
 
 def gone():
     return 2
@@ -158,7 +158,7 @@ def same(x):
 def pack(x):
     def inner():
         return 3
-    return inner()
+    return sorted(inner(), key=lambda each: -each)
 
 def came():
     return 2
@@ -168,19 +168,19 @@ def came():
 def test_functions_that_do_not_read_the_same_have_changed():
     before = {
         "<module>@app.py:1 same@app.py:4": 1.0,
-        "pack@app.py:9 inner@app.py:8 c@<frozen>:1": 1.0,
+        "pack@app.py:9 A.<locals>.inner@app.py:8 c@<frozen>:1": 1.0,
         "gone@app.py:12": 1,
     }
     after = {
         "<module>@app.py:1 same@app.py:3": 1.0,
-        "pack@app.py:8 inner@app.py:7 c@<frozen>:1": 1.0,
+        "pack@app.py:8 A.<locals>.inner@app.py:7 c@<frozen>:1": 1.0,
         "came@app.py:11": 1,
     }
 
     found = changed_functions([costs(before)], [costs(after)], (Sources({"app.py": OLD}), Sources({"app.py": NEW})))
 
     # What is inside a function is part of it; a module is no function, and who has no file cannot have changed.
-    assert found == {"pack (app.py)", "inner (app.py)", "gone (app.py)", "came (app.py)"}
+    assert found == {"pack (app.py)", "A.<locals>.inner (app.py)", "gone (app.py)", "came (app.py)"}
 
 
 def test_a_file_that_is_new_or_the_same_needs_no_second_look():
