@@ -9,6 +9,7 @@ the blocks' log ratios.
 
 Beside it stands the CPU that the samplers themselves used while the load ran, as a share of all cores. Where all cores
 are busy it is the least that throughput can lose, and it is known far better than the throughput is: it needs no pair.
+At the end stands what a reading of the two samplers takes that only `perfguard record` has.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ from perfguard.model.trial import ROLE_OTHER
 from perfguard.revisions.releases import named_releases
 from perfguard.samplers.cpu import CpuSampler
 from perfguard.samplers.gil import GilSampler
+from perfguard.samplers.memory import MemorySampler
 from perfguard.samplers.pyspy import PySpySampler
+from perfguard.samplers.sockets import SocketSampler
 from perfguard.targets.sglang_server import RunningServer, start_server
 from perfguard.workflows.places import cache_dir
 from perfguard.workflows.scenarios import load_scenario
@@ -87,6 +90,14 @@ def run_once(server: RunningServer, schedule: object, arm: str, rates: list[int]
     if result.succeeded < result.sent:
         raise SystemExit(f"{result.sent - result.succeeded} requests failed: {result.first_error}")
     return Run(rps=result.throughput_rps, cores=cores)
+
+
+def reading_ms(sampler: MemorySampler | SocketSampler) -> float:
+    """Return the CPU that a reading takes; one is at the start, and one at the end."""
+    began_s = time.thread_time()
+    sampler.start()
+    sampler.stop()
+    return 1000 * (time.thread_time() - began_s) / 2
 
 
 def table(runs: dict[str, list[Run]], cores: int) -> list[str]:
@@ -146,7 +157,11 @@ def main() -> None:
                     runs[arm].append(run)
                     used = ", ".join(f"{name} {cores:.4f}" for name, cores in run.cores.items())
                     print(f"{arm}: {run.rps:.1f} req/s; cores: {used or 'none'}", flush=True)
+            processes = [(each.pid, each.role) for each in server.processes() if each.role != ROLE_OTHER]
+            memory_ms = reading_ms(MemorySampler(processes, interval_s=60.0))
+            sockets_ms = reading_ms(SocketSampler(processes, interval_s=60.0))
     lines = table(runs, os.cpu_count() or 1)
+    lines += ["", f"A reading of memory: {memory_ms:.1f} ms of CPU. A reading of sockets: {sockets_ms:.1f} ms."]
     print("\n".join(lines))
     if arguments.output is not None:
         arguments.output.write_text("\n".join(lines) + "\n")
