@@ -34,6 +34,7 @@ _WRITE_TIMEOUT_S = 60.0
 _DRAW_TIMEOUT_S = 300.0
 _POLL_S = 0.1
 _MISSING = "No module named 'memray'"
+_BEGAN = "tracking PID"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +95,11 @@ def _begin(pid: int, python: str, seconds: float, records: Path) -> str:
         return f"memray did not get into it within {_ATTACH_TIMEOUT_S:.0f} s: it allocated nothing meanwhile"
     if _MISSING in said:
         return "memray is not installed in the process's own environment"
-    return "" if records.exists() else f"memray could not enter it: {_last_line(said)}"
+    if records.exists():
+        return ""
+    if _BEGAN in said:
+        return "what memray writes there is not to be seen from here: the process has other files (a container)"
+    return f"memray could not enter it: {_last_line(said)}"
 
 
 def _draw(pid: int, output_dir: Path) -> Allocations:

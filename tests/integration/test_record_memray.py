@@ -110,6 +110,23 @@ def test_record_draws_a_program_that_runs_and_leaves_one_that_sleeps(start, tmp_
     assert "no flamegraph of allocations: it is no Python process, has ended, or ran less than 1%" in printed
 
 
+@pytest.mark.parametrize(
+    ("said", "unknown"),
+    [
+        ("Unexpected error: ModuleNotFoundError(\"No module named 'memray'\")", "not installed in the process's own"),
+        ("memray: tracking PID 7 for 1s in the background.", "not to be seen from here"),
+        ("Failed to attach a debugger to the process.\nNo permission.\n", "could not enter it: No permission."),
+        ("", "could not enter it: it said nothing"),
+        (None, "allocated nothing meanwhile"),
+    ],
+)
+def test_why_there_is_no_flamegraph_is_told_in_words(tmp_path, monkeypatch, said, unknown):
+    monkeypatch.setattr(memray, "_memray", lambda *_, **__: said)
+    (drawn,) = memray.draw_allocations([(7, version())], seconds=60, output_dir=tmp_path)
+    assert drawn.flamegraph is None
+    assert unknown in drawn.unknown
+
+
 def test_where_memray_is_missing_one_line_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(memray.importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(UsageError, match="memray is not installed here"):
