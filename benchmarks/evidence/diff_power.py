@@ -8,8 +8,10 @@
   together (by `--trial-noise`, as those of the real trials do), and each function's own beside them (by
   `--function-noise`).
 - Planted: on one side a function of one role costs 3% of the role's CPU more; it is new there, or had the given share
-  of the role's CPU before. Found means: it is marked as significantly grown.
+  of the role's CPU before. Found means: it is marked as significantly grown. It is looked for once among all functions,
+  and once knowing that its source changed, as that of nine others did, drawn at random.
 - Real change: random trials of `good` against random trials of `bad`.
+- Rates: the same, of whose samples only a share is kept, as a lower sampling rate would.
 
     python benchmarks/evidence/diff_power.py
     python benchmarks/evidence/diff_power.py --repeats 20    # a quick look
@@ -21,8 +23,8 @@ import argparse
 import gzip
 import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +38,7 @@ TRIALS = Path(__file__).with_name("trials.json.gz")
 ROLE = "rank-0"
 PLANTED = Frame(function="planted", file="planted.py", line=1)
 GROWTH = 0.03
+RATE_HZ = 100
 CULPRIT = "Scheduler._process_and_broadcast_mm_inputs"
 
 Trial = dict[str, StackCosts]
@@ -60,7 +63,7 @@ def main() -> None:
     parser.add_argument(
         "--samples", type=int, help=f"samples a simulated trial of {ROLE} has; by default the real ones'"
     )
-    parser.add_argument("--only", choices=("aa-real", "aa-simulated", "planted", "real"))
+    parser.add_argument("--only", choices=("aa-real", "aa-simulated", "planted", "real", "rates"))
     parser.add_argument("--side", type=int, nargs="*", help="trials a side; by default several")
     options = parser.parse_args()
     good, bad = read_trials()
@@ -71,6 +74,7 @@ def main() -> None:
         "aa-simulated": lambda: aa_simulated(good, options.repeats, noise, rng, options.side or (2, 4, 8)),
         "planted": lambda: planted(good, options.repeats, noise, rng, options.side or (3, 5, 8)),
         "real": lambda: real_change(good, bad, options.repeats, rng, options.side or (2, 3, 5, 8)),
+        "rates": lambda: lower_rates(good, bad, options.repeats, rng, options.side or (2, 3, 5)),
     }
     for name, part in parts.items():
         if options.only in {None, name}:
@@ -83,11 +87,14 @@ def aa_real(good: Sequence[Trial], repeats: int, rng: np.random.Generator, sides
     """Split the real trials of one revision at random."""
     print("| A/A, real trials, a side | diffs with a frame marked | frames marked | diffs |\n|---|---|---|---|")
     for side in sides:
-        marked = [
-            marks([good[n] for n in order[:side]], [good[n] for n in order[side : 2 * side]])
-            for order in (rng.permutation(len(good)) for _ in range(repeats))
-        ]
-        show(str(side), marked)
+        marked: tuple[list[int], list[int]] = [], []
+        for _ in range(repeats):
+            order = rng.permutation(len(good))
+            before, after = [good[n] for n in order[:side]], [good[n] for n in order[side : 2 * side]]
+            marked[0].append(marks(before, after))
+            marked[1].append(marks(before, after, some_functions(before, rng, 10)))
+        show(str(side), marked[0])
+        show(f"{side}, ten functions' sources changed", marked[1])
 
 
 def aa_simulated(
@@ -108,24 +115,43 @@ def planted(good: Sequence[Trial], repeats: int, noise: Noise, rng: np.random.Ge
     """Plant 3% of a role's CPU under one function."""
     simulator = Simulator(good, noise, rng)
     print(f"Planted: +{GROWTH:.0%} of {ROLE}'s CPU.\n")
-    print("| trials a side | share of the role before | found | named as what grew | wrong frames marked a diff |")
-    print("|---|---|---|---|---|")
+    print(
+        "| trials a side | share of the role before | found | named as what grew | wrong frames marked a diff |", end=""
+    )
+    print(" found, sources known | wrong frames marked a diff |")
+    print("|---|---|---|---|---|---|---|")
     for side in sides:
         for share in (0.0, 0.02, 0.05, 0.1, 0.2, 0.4):
-            found = named = wrong = 0
+            found, named, wrong = [0, 0], [0, 0], [0, 0]
             for _ in range(repeats):
                 before = [simulator.trial(planted=share) for _ in range(side)]
                 after = [simulator.trial(planted=share + GROWTH) for _ in range(side)]
-                changes = compare_profiles(before, after, confidence=0.95)
-                grown = [each.frame for each in changes if each.frame.significant]
-                found += any(each.frame == function_key(PLANTED) for each in grown)
-                top = top_grown([each.frame for each in changes])
-                named += top is not None and top.frame == function_key(PLANTED)
-                wrong += sum(not simulator.is_caller(each.frame, each.role) for each in grown)
+                for known, changed in enumerate(((), {function_key(PLANTED), *some_functions(before, rng, 9)})):
+                    changes = compare_profiles(before, after, confidence=0.95, changed=changed)
+                    grown = [each.frame for each in changes if each.frame.significant]
+                    found[known] += any(each.frame == function_key(PLANTED) for each in grown)
+                    top = top_grown([each.frame for each in changes])
+                    named[known] += top is not None and top.frame == function_key(PLANTED)
+                    wrong[known] += sum(not simulator.is_caller(each.frame, each.role) for each in grown)
             print(
-                f"| {side} | {share:.0%} | {found / repeats:.1%} | {named / repeats:.1%} | {wrong / repeats:.2f} |",
+                f"| {side} | {share:.0%} | {found[0] / repeats:.1%} | {named[0] / repeats:.1%} "
+                f"| {wrong[0] / repeats:.2f} | {found[1] / repeats:.1%} | {wrong[1] / repeats:.2f} |",
                 flush=True,
             )
+
+
+def some_functions(trials: Sequence[Trial], rng: np.random.Generator, count: int) -> list[str]:
+    """Draw functions of all roles that cost something worth asking about."""
+    names = sorted(
+        {
+            name
+            for trial in trials
+            for costs in trial.values()
+            for name, cost_ms in costs.frame_totals().items()
+            if cost_ms >= 0.01 * costs.working_ms
+        }
+    )
+    return [names[n] for n in rng.choice(len(names), size=count, replace=False)]
 
 
 def real_change(
@@ -134,20 +160,59 @@ def real_change(
     """Compare random trials of the two real revisions."""
     print(f"| good against bad, trials a side | {CULPRIT} marked | named as what grew in rank-0 |\n|---|---|---|")
     for side in sides:
-        found = named = 0
-        for _ in range(repeats):
-            before = [good[n] for n in rng.permutation(len(good))[:side]]
-            after = [bad[n] for n in rng.permutation(len(bad))[:side]]
-            frames = [each.frame for each in compare_profiles(before, after, confidence=0.95)]
-            found += any(each.significant and each.frame.startswith(CULPRIT) and each.role == ROLE for each in frames)
-            top = top_grown(frames, role=ROLE)
-            named += top is not None and top.frame.startswith(CULPRIT)
-        print(f"| {side} | {found / repeats:.1%} | {named / repeats:.1%} |", flush=True)
+        print(f"| {side} | {finds_culprit(good, bad, repeats, rng, side=side)} |", flush=True)
 
 
-def marks(before: Sequence[Trial], after: Sequence[Trial]) -> int:
+def lower_rates(
+    good: Sequence[Trial], bad: Sequence[Trial], repeats: int, rng: np.random.Generator, sides: Sequence[int]
+) -> None:
+    """Compare random trials of the two real revisions, sampled less often than they were."""
+    print(f"| sampling rate | good against bad, trials a side | {CULPRIT} marked | named as what grew in rank-0 |")
+    print("|---|---|---|---|")
+    for kept in (1.0, 0.5, 0.25, 0.1):
+        for side in sides:
+            cells = finds_culprit(good, bad, repeats, rng, side=side, kept=kept)
+            print(f"| {RATE_HZ * kept:.0f} Hz | {side} | {cells} |", flush=True)
+
+
+def finds_culprit(
+    good: Sequence[Trial], bad: Sequence[Trial], repeats: int, rng: np.random.Generator, *, side: int, kept: float = 1.0
+) -> str:
+    """Tell in how many diffs of random real trials the culprit is marked, and named as what grew."""
+    found = named = 0
+    for _ in range(repeats):
+        before = [thinned(good[n], kept, rng) for n in rng.permutation(len(good))[:side]]
+        after = [thinned(bad[n], kept, rng) for n in rng.permutation(len(bad))[:side]]
+        frames = [each.frame for each in compare_profiles(before, after, confidence=0.95)]
+        found += any(each.significant and each.frame.startswith(CULPRIT) and each.role == ROLE for each in frames)
+        top = top_grown(frames, role=ROLE)
+        named += top is not None and top.frame.startswith(CULPRIT)
+    return f"{found / repeats:.1%} | {named / repeats:.1%}"
+
+
+def thinned(trial: Trial, kept: float, rng: np.random.Generator) -> Trial:
+    """Keep a share of a trial's samples; its CPU, which the kernel counts, stays."""
+    if kept == 1.0:
+        return trial
+    roles = {}
+    for role, costs in trial.items():
+        counts = {
+            frames: int(rng.binomial(round(cost_ms / costs.sample_ms), kept))
+            for frames, cost_ms in costs.working.items()
+        }
+        grain = costs.working_ms / max(1, sum(counts.values()))
+        roles[role] = replace(
+            costs,
+            samples=max(1, round(costs.samples * kept)),
+            working={frames: count * grain for frames, count in counts.items() if count},
+        )
+    return roles
+
+
+def marks(before: Sequence[Trial], after: Sequence[Trial], changed: Collection[str] = ()) -> int:
     """Return how many functions a diff marks."""
-    return sum(each.frame.significant for each in compare_profiles(before, after, confidence=0.95))
+    changes = compare_profiles(before, after, confidence=0.95, changed=changed)
+    return sum(each.frame.significant for each in changes)
 
 
 def show(label: str, marked: Sequence[int]) -> None:

@@ -29,6 +29,16 @@ def record_command(
     duration: Annotated[float, typer.Option(min=0.5, max=3600, help="Seconds.")] = 10.0,
     rate: Annotated[float, typer.Option(min=1, max=2000, help="Looks at every thread a second.")] = 200.0,
     stack_rate: Annotated[int, typer.Option(min=0, max=1000, help="Stacks a second; 0: none.")] = 100,
+    memray: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=3600,
+            metavar="SECONDS",
+            help="Afterwards let memray track allocations for so long, and draw them; a debugger pauses each process "
+            "for a moment. 0: do not.",
+        ),
+    ] = 0.0,
     output: Annotated[
         Path | None, typer.Option(help="Where the data goes. Default: ./perfguard-runs/record-WHAT-TIME.")
     ] = None,
@@ -39,7 +49,7 @@ def record_command(
 ) -> int:
     """Tell of every thread: running, holding the GIL, waiting for it, off the CPU; with top frames and findings.
 
-    Nothing is paused. Findings do not change the exit code: one recording is compared with nothing.
+    Nothing is paused, but by --memray. Findings do not change the exit code: one recording is compared with nothing.
     """
     if pid is not None:
         if name is not None:
@@ -68,6 +78,7 @@ def record_command(
             rate_hz=rate,
             stack_rate_hz=stack_rate,
             output_dir=output_dir,
+            memray_s=memray,
         )
     )
     if report is not None:

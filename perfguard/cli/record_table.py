@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from perfguard.model.gpu import CardLoad
 from perfguard.model.memory import MemoryGrowth
 from perfguard.model.recording import RecordedProcess, RecordedThread, Recording
 from perfguard.model.threads import GilAnswer
@@ -19,6 +20,7 @@ from perfguard.report.clean import clean_text
 _SHOWN_FRAC = 0.005
 _GIL_FRAMES = 3
 _MIB = 1024.0 * 1024.0
+_GIB = 1024.0 * _MIB
 _COLUMNS = ("running", "polling", "run\ndelay", "GIL\nheld", "GIL\nwait", "off CPU")
 
 
@@ -33,10 +35,17 @@ def print_recording(recording: Recording, output_dir: Path, console: Console) ->
         f"{machine.throttled_frac:.0%} of the time; pressure CPU {_percent(pressure.cpu_frac)}, memory "
         f"{_percent(pressure.memory_frac)}, I/O {_percent(pressure.io_frac)}",
     )
+    for card in machine.cards:
+        _line(console, f"  {_card(card)}")
     _line(
         console,
         f"{recording.looks} looks in {recording.duration_s:.1f} s ({recording.late_looks} late), at "
-        f"{recording.sampler_cpu_frac:.1%} of a core",
+        f"{recording.sampler_cpu_frac:.1%} of a core"
+        + (
+            f"; stacks at {recording.stack_rate_hz} Hz by py-spy, at {recording.stack_sampler_cpu_frac:.1%} of a core"
+            if recording.stack_rate_hz
+            else ""
+        ),
     )
     if not recording.findings:
         _line(console, "Findings: none")
@@ -84,6 +93,10 @@ def _resources(process: RecordedProcess) -> Iterator[str]:
         yield _memory(process.memory)
     if process.tcp is not None:
         yield _traffic(process.tcp)
+    if process.memray is not None:
+        yield f"allocations by function: {process.memray}"
+    elif process.memray_unknown:
+        yield f"no flamegraph of allocations: {process.memray_unknown}"
 
 
 def _frame_lines(threads: Sequence[RecordedThread]) -> tuple[str, ...]:
@@ -119,6 +132,22 @@ def _memory(grown: MemoryGrowth) -> str:
         f"memory {grown.last_pss_bytes / _MIB:.0f} MiB, {grown.last_shared_bytes / _MIB:.0f} MiB of it shared memory, "
         f"{rate}"
     )
+
+
+def _card(card: CardLoad) -> str:
+    told = [
+        f"card {card.index} {clean_text(card.name)}: {card.busy_frac:.0%} busy",
+        f"{card.memory_used_bytes / _GIB:.1f} of {card.memory_total_bytes / _GIB:.1f} GiB taken",
+    ]
+    if card.power_w is not None:
+        told.append(f"{card.power_w:.0f} W")
+    for name, sent, received in (
+        ("PCIe", card.pcie_sent_bytes_per_s, card.pcie_received_bytes_per_s),
+        ("NVLink", card.nvlink_sent_bytes_per_s, card.nvlink_received_bytes_per_s),
+    ):
+        if sent is not None and received is not None:
+            told.append(f"{name} {sent / _MIB:.1f} MiB/s sent, {received / _MIB:.1f} received")
+    return "; ".join(told)
 
 
 def _traffic(tcp: ProcessTraffic) -> str:

@@ -2,7 +2,10 @@
 
 **Significance.** Each function of each role is compared over trials (`moderation`). Functions that hold less than
 `_FAMILY_SHARE` of their role's cost on both sides together are not tested: what is not looked at costs no power. Over
-the others of all roles the Benjamini-Hochberg procedure keeps the share of false discoveries at 5%.
+the others of all roles the Benjamini-Hochberg procedure keeps the share of false discoveries at 5%. Where it is known
+which functions' source changed, half of the errors that it may make are theirs: few are asked about where the cause
+most likely is, so that less growth is enough there, and a little more is asked of all others. What changed is known
+before anything is measured, so the share of false discoveries stays what it was.
 
 **Order.** A function that grew makes all of its callers grow, so the largest growth is always `<module>`'s. The result
 therefore lists, of every role, the function that explains its growth first (`CallTree.explaining`); then functions that
@@ -10,12 +13,13 @@ grew; then those whose work only moved there; then mere callers, a single callee
 did not grow. Within each group the significant come first, and then the largest growth.
 
 Source: Y. Benjamini, Y. Hochberg, "Controlling the false discovery rate", J. R. Statist. Soc. B 57 (1995); filtering by
-overall size before testing: R. Bourgon et al., "Independent filtering increases detection power", PNAS 107 (2010).
+overall size before testing: R. Bourgon et al., "Independent filtering increases detection power", PNAS 107 (2010);
+weights: C. R. Genovese et al., "False discovery control with p-value weighting", Biometrika 93 (2006).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from statistics import fmean
@@ -27,7 +31,7 @@ from scipy import stats
 from perfguard.evidence.calltree import CallTree, build_call_tree
 from perfguard.evidence.cost import StackCosts
 from perfguard.evidence.intervals import Change
-from perfguard.evidence.matching import match_functions, rename
+from perfguard.evidence.matching import changed_functions, match_functions, rename
 from perfguard.evidence.moderation import moderated_changes, side_of
 from perfguard.evidence.stacks import function_name
 from perfguard.model.errors import PerfguardError
@@ -35,6 +39,8 @@ from perfguard.model.result import GrownFrame
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import numpy.typing as npt
 
     from perfguard.evidence.callsites import SourceLookup
 
@@ -46,6 +52,8 @@ TrialCosts = Mapping[str, StackCosts]
 _FALSE_DISCOVERIES = 0.03
 # One sample in a hundred; below it, a function was seen a few times a trial, and a change of it matters little.
 _FAMILY_SHARE = 0.01
+# The share of the errors that the functions whose source changed may have.
+_CHANGED_SHARE = 0.5
 
 
 class ChangeKind(str, Enum):
@@ -89,10 +97,14 @@ class _Compared:
 
 
 def diff_profiles(
-    before: Sequence[TrialCosts], after: Sequence[TrialCosts], *, confidence: float
+    before: Sequence[TrialCosts],
+    after: Sequence[TrialCosts],
+    *,
+    confidence: float,
+    sources: tuple[SourceLookup, SourceLookup] | None = None,
 ) -> tuple[GrownFrame, ...]:
     """Compare as `compare_profiles` does, and return the functions alone."""
-    return tuple(change.frame for change in compare_profiles(before, after, confidence=confidence))
+    return tuple(change.frame for change in compare_profiles(before, after, confidence=confidence, sources=sources))
 
 
 def compare_profiles(
@@ -101,6 +113,7 @@ def compare_profiles(
     *,
     confidence: float,
     sources: tuple[SourceLookup, SourceLookup] | None = None,
+    changed: Collection[str] | None = None,
 ) -> tuple[FrameChange, ...]:
     """Compare the cost of every function of every role, in milliseconds of CPU per request.
 
@@ -112,7 +125,8 @@ def compare_profiles(
         before: the profiled trials of the first revision.
         after: the profiled trials of the second.
         confidence: the intervals' level, between 0 and 1.
-        sources: both revisions' source files, by which renamed functions are found more surely.
+        sources: both revisions' source files, by which renamed functions are found more surely, and those that changed.
+        changed: the functions whose source changed, by `function_key`; None lets `sources` tell.
 
     Returns:
         Every function with a cost on either side, in the order that the module's docstring gives. `significant` needs
@@ -135,7 +149,10 @@ def compare_profiles(
             sources,
         )
     ]
-    discovered = _discoveries(compared)
+    if changed is None:
+        sides = [[costs for trial in side for costs in trial.values()] for side in (before, after)]
+        changed = changed_functions(sides[0], sides[1], sources) if sources is not None else ()
+    discovered = _discoveries(compared, changed)
     found = [
         FrameChange(
             frame=_grown_frame(function, discovered=id(function) in discovered),
@@ -223,7 +240,7 @@ def _kind(name: str, tree: CallTree, reverse: CallTree, explaining: str | None, 
     return ChangeKind.MERE_CALLER if name in callers else ChangeKind.GREW
 
 
-def _discoveries(compared: Sequence[_Compared]) -> frozenset[int]:
+def _discoveries(compared: Sequence[_Compared], changed: Collection[str]) -> frozenset[int]:
     """Return the `id`s of the functions whose change the Benjamini-Hochberg procedure keeps.
 
     Functions that are on the same stacks throughout (each calls the next, and nothing else) have one and the same
@@ -238,12 +255,23 @@ def _discoveries(compared: Sequence[_Compared]) -> frozenset[int]:
     if not questions:
         return frozenset()
     p_values = np.array([functions[0].total.p_value for functions in questions.values()], dtype=np.float64)
-    adjusted = stats.false_discovery_control(p_values, method="bh")
+    expected = np.array([any(each.frame in changed for each in functions) for functions in questions.values()])
+    adjusted = stats.false_discovery_control(np.minimum(1.0, p_values / _weights(expected)), method="bh")
     return frozenset(
         id(function)
         for functions, q in zip(questions.values(), adjusted, strict=True)
         if q <= _FALSE_DISCOVERIES
         for function in functions
+    )
+
+
+def _weights(expected: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Give questions weights with a mean of one, of which those that are expected to be answered have their share."""
+    few = int(expected.sum())
+    if not 0 < few < _CHANGED_SHARE * expected.size:
+        return np.ones(expected.size)
+    return np.where(
+        expected, _CHANGED_SHARE * expected.size / few, (1.0 - _CHANGED_SHARE) * expected.size / (expected.size - few)
     )
 
 

@@ -18,11 +18,12 @@ from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
 
-from perfguard.evidence.sourceindex import index_source
+from perfguard.evidence.sourceindex import Scope, SourceIndex, index_source
+from perfguard.evidence.stacks import function_name
 from perfguard.model.profile import Frame
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from perfguard.evidence.callsites import SourceLookup
     from perfguard.evidence.cost import StackCosts
@@ -61,6 +62,57 @@ def match_functions(
     gone = [function for function in gone if function not in matched]
     came = [function for function in came if function not in matched.values()]
     return matched | _renamed(gone, came, matched, (seen_before, seen_after), sources)
+
+
+def changed_functions(before: Iterable[StackCosts], after: Iterable[StackCosts], sources: Sources) -> frozenset[str]:
+    """Return which functions of these stacks do not read the same in both revisions, by `function_key`.
+
+    One that a revision lacks has changed, too. What is no function of a file (a module, a lambda), or is in no file of
+    either revision, has not. Comments and blank lines count for nothing.
+    """
+    lines = {side: _lines(trials) for side, trials in ((0, before), (1, after))}
+    return frozenset(
+        function_name(*function)
+        for function in lines[0].keys() | lines[1].keys()
+        for side in (0, 1)
+        if function in lines[side] and _is_changed(function, lines[side][function], sources[side], sources[1 - side])
+    )
+
+
+def _lines(trials: Iterable[StackCosts]) -> dict[Function, int]:
+    """Return every function of the stacks with a line inside it."""
+    return {
+        (frame.function, frame.file): frame.line for trial in trials for frames in trial.working for frame in frames
+    }
+
+
+def _is_changed(function: Function, line: int, here: SourceLookup, there: SourceLookup) -> bool:
+    text, other = here.source(function[1]), there.source(function[1])
+    if text is None or text == other:
+        return False
+    index = index_source(text)
+    scope = _scope(index, function[0], line) if index is not None else None
+    if scope is None:
+        return False
+    other_index = index_source(other) if other is not None else None
+    other_scope = other_index.by_name.get(scope.name) if other_index is not None else None
+    return other is None or other_scope is None or _code(text, scope) != _code(other, other_scope)
+
+
+def _scope(index: SourceIndex, function: str, line: int) -> Scope | None:
+    """Return the innermost function of that name around a line; a lambda on the same line is another one."""
+    name = function.rpartition(".")[2]
+    around = [
+        scope
+        for scope in index.scopes
+        if scope.first_line <= line <= scope.last_line and scope.name.rpartition(".")[2] == name
+    ]
+    return min(around, key=lambda scope: scope.last_line - scope.first_line, default=None)
+
+
+def _code(text: str, scope: Scope) -> list[str]:
+    lines = text.splitlines()[scope.first_line - 1 : scope.last_line]
+    return [stripped for each in lines if (stripped := each.strip()) and not stripped.startswith("#")]
 
 
 def rename(costs: StackCosts, names: Mapping[Function, Function]) -> StackCosts:
@@ -184,5 +236,4 @@ def _body(function: Function, line: int, source: SourceLookup) -> list[str]:
     scope = index.scope_at(line) if index is not None else None
     if text is None or scope is None or not scope.name:
         return []
-    lines = text.splitlines()[scope.first_line : scope.last_line]
-    return [stripped for each in lines if (stripped := each.strip()) and not stripped.startswith("#")]
+    return _code(text, scope)[1:]

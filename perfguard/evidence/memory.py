@@ -21,7 +21,10 @@ _MIN_READINGS = 2
 # Fewer steps leave the interval so wide that nothing lies outside it; more would not be independent.
 _MIN_STEPS = 4
 _MAX_STEPS = 10
-_ADVICE = "see what is kept: a cache without a limit, or shared memory that is not unlinked; memray tells who allocates"
+_ADVICE = (
+    "see what is kept: a cache without a limit, or shared memory that is not unlinked; `perfguard record --memray 30` "
+    "draws who allocates"
+)
 
 
 def memory_growth(process: ProcessReadings, config: RuleConfig | None = None) -> MemoryGrowth | None:

@@ -189,8 +189,8 @@ RULE_DOCS: tuple[RuleDoc, ...] = (
     RuleDoc(
         rule=MEMORY_GROWTH,
         meaning="A process's memory (its proportional set size, shared memory included) grows all through the load.",
-        helps="See what is kept: a cache without a limit, or shared memory that is not unlinked. `memray` tells who "
-        "allocates.",
+        helps="See what is kept: a cache without a limit, or shared memory that is not unlinked. "
+        "`perfguard record --memray 30` draws who allocates.",
         settings=("memory_growth_mib_per_s",),
     ),
     RuleDoc(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from perfguard.model.gpu import CardLoad
 from perfguard.model.memory import MemoryGrowth
 from perfguard.model.threads import GilAnswer, Pressure, ThreadFinding
 from perfguard.model.traffic import ProcessTraffic
@@ -74,7 +75,8 @@ class RecordedProcess:
     `gil_frames` has the functions that held the GIL or waited for it, those that waited most first;
     `gil_frames_unknown` says why there can be none. `gil_hold_stacks`, `gil_wait_stacks` and `gil_meanwhile_stacks`
     (two frames: what waited, what held the GIL) name the files of folded stacks behind them, in microseconds; None:
-    there are none. `gil_looks` stand behind them.
+    there are none. `gil_looks` stand behind them. `memray` names the flamegraph of allocations, where one was asked
+    for; `memray_unknown` says why there is none.
     """
 
     pid: int
@@ -95,24 +97,32 @@ class RecordedProcess:
     gil_wait_stacks: str | None = None
     gil_meanwhile_stacks: str | None = None
     gil_looks: int = 0
+    memray: str | None = None
+    memray_unknown: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedMachine:
-    """The machine meanwhile; `throttled_frac` is the share of the time in which a CPU quota stopped the processes."""
+    """The machine meanwhile; `throttled_frac` is the share of the time in which a CPU quota stopped the processes.
+
+    `cards` are its graphics cards, whoever used them; `cards_unknown` says why there are none.
+    """
 
     cores: int
     busy_frac: float
     stolen_frac: float
     throttled_frac: float
     pressure: Pressure
+    cards: tuple[CardLoad, ...] = ()
+    cards_unknown: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
     """Everything that was recorded over `duration_s` seconds.
 
-    Threads were looked at `looks` times at `rate_hz`, `late_looks` of them late, at `sampler_cpu_frac` of a core.
+    Threads were looked at `looks` times at `rate_hz`, `late_looks` of them late, at `sampler_cpu_frac` of a core;
+    stacks were sampled at `stack_rate_hz`, at `stack_sampler_cpu_frac` of a core, all processes together.
     """
 
     schema_version: int
@@ -124,6 +134,7 @@ class Recording:
     looks: int
     late_looks: int
     sampler_cpu_frac: float
+    stack_sampler_cpu_frac: float
     machine: RecordedMachine
     processes: tuple[RecordedProcess, ...]
     findings: tuple[ThreadFinding, ...]

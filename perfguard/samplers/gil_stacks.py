@@ -56,14 +56,14 @@ class StackTally:
             self._holds[number] += 1
         return number
 
-    def wait(self, tid: int, native_tid: int, holding: int | None) -> None:
-        """Count the stack of a thread that waits for the GIL while the stack `holding` has it."""
+    def wait(self, tid: int, native_tid: int, holding: int | None, *, looks: int) -> None:
+        """Count the stack of a thread that waits for the GIL while the stack `holding` has it, for so many looks."""
         number = self._number(tid, native_tid, self._state_of(native_tid))
         if number is None:
-            self._unread_waits += 1
+            self._unread_waits += looks
         else:
-            self._waits[number] += 1
-            self._pairs[number, holding] += 1
+            self._waits[number] += looks
+            self._pairs[number, holding] += looks
 
     def result(self) -> GilStacks:
         """Return what was counted."""

@@ -6,6 +6,10 @@ by whom; where they are asked for, the Python stacks of both are read in the sam
 long a thread ran or was ready without a core (a thread that was woken and not yet scheduled reads `running`), the
 kernel counts exactly; its counters are read at both ends.
 
+Most threads of a server sleep for as long as it runs. One that used no CPU between two counts is parked: only one look
+in eight on average meets it, and counts for those that left it out too. When that is, is drawn at random, so what is
+told of a parked thread that wakes up is less exact, but not biased; from then on it is parked no longer.
+
 This runs as a process of its own (`python -m perfguard.samplers.gil_ticks`), which neither disturbs the threads of its
 parent nor is disturbed by their GIL; see `perfguard.samplers.gil`.
 """
@@ -37,6 +41,9 @@ MAY_NOT_BE_READ = "the process may not be read"
 # each costs as much as many looks.
 _LIST_S = 0.2
 _COUNT_S = 2.0
+_FIRST_COUNT_S = 0.5
+# A parked thread is left out of up to so many looks, half of that on average.
+_MOST_LEFT_OUT = 14
 _SYSCALL_BYTES = 256
 _PROC = Path("/proc")
 _FOREIGN = "belongs to a sub-interpreter with a GIL of its own, which is not watched"
@@ -56,7 +63,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(slots=True, kw_only=True)
 class _Thread:
-    """One thread while it is watched."""
+    """One thread while it is watched; it is left out of `to_leave_out` looks more, and was of `left_out` so far."""
 
     tid: int
     fd: int
@@ -69,6 +76,9 @@ class _Thread:
     gil_wait_ticks: int = 0
     gil_hold_ticks: int = 0
     foreign: bool = False
+    parked: bool = False
+    to_leave_out: int = 0
+    left_out: int = 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -102,7 +112,7 @@ class Watch:
         self._cpu_began_s = time.process_time()
         self._pressure_began = read_pressure()
         self._next_s = self._list_next_s = self._began_s
-        self._count_next_s = self._began_s + _COUNT_S
+        self._count_next_s = self._began_s + _FIRST_COUNT_S
         self._relist(self._began_s)
 
     def pause_s(self) -> float:
@@ -124,7 +134,7 @@ class Watch:
         self._next_s += self._random.uniform(0.5, 1.5) * interval_s
         for process in self._processes:
             if not process.ended:
-                _look_at(process)
+                _look_at(process, self._random)
         if now_s >= self._list_next_s:
             self._relist(now_s)
 
@@ -187,15 +197,18 @@ def _open_process(pid: int, role: str, *, stacks: bool) -> _Process:
     return _Process(pid=pid, role=role, memory=memory, gil=gil, tally=tally)
 
 
-def _look_at(process: _Process) -> None:
+def _look_at(process: _Process, chance: random.Random) -> None:
     process.ticks += 1
     futex, low, high = "", 0, 0
     holder: tuple[_Thread, int] | None = None
-    waiting: list[_Thread] = []
+    waiting: list[tuple[_Thread, int]] = []
     if isinstance(process.gil, Gil):
         holder = _note_holder(process, process.gil)
         futex, (low, high) = str(process.gil.machine.futex), process.gil.futexes
     for thread in list(process.threads.values()):
+        if thread.left_out < thread.to_leave_out:
+            thread.left_out += 1
+            continue
         try:
             words = os.pread(thread.fd, _SYSCALL_BYTES, 0).split(b" ", 2)
         except ProcessLookupError:
@@ -203,28 +216,32 @@ def _look_at(process: _Process) -> None:
             continue
         except OSError:  # it gave up its privileges, or took some: no longer ours to read
             continue
-        thread.ticks += 1
+        looks, thread.left_out = 1 + thread.left_out, 0
+        thread.ticks += looks
         if words[0].startswith(b"running"):
-            continue
-        thread.blocked_ticks += 1
-        if len(words) > 1 and words[0].decode() == futex and low <= int(words[1], 16) < high:
-            thread.gil_wait_ticks += 1
-            waiting.append(thread)
+            thread.parked = False
+        else:
+            thread.blocked_ticks += looks
+            if len(words) > 1 and words[0].decode() == futex and low <= int(words[1], 16) < high:
+                thread.gil_wait_ticks += looks
+                waiting.append((thread, looks))
+                thread.parked = False
+        thread.to_leave_out = chance.randint(0, _MOST_LEFT_OUT) if thread.parked else 0
     if process.tally is not None:
         _note_stacks(process.tally, holder, waiting)
 
 
-def _note_stacks(tally: StackTally, holder: tuple[_Thread, int] | None, waiting: list[_Thread]) -> None:
+def _note_stacks(tally: StackTally, holder: tuple[_Thread, int] | None, waiting: list[tuple[_Thread, int]]) -> None:
     """Count the stacks of this look; the holder's first, since it alone can run on."""
     holding = None
     if holder is not None:
         thread, state = holder
         holding = tally.hold(thread.tid, thread.first.native_tid, state)
-    for thread in waiting:
+    for thread, looks in waiting:
         if not thread.foreign:
             # A holder that waits by now has given it away since.
             held_by = None if holder is not None and holder[0] is thread else holding
-            tally.wait(thread.tid, thread.first.native_tid, held_by)
+            tally.wait(thread.tid, thread.first.native_tid, held_by, looks=looks)
 
 
 def _note_holder(process: _Process, gil: Gil) -> tuple[_Thread, int] | None:
@@ -288,6 +305,9 @@ def _count(process: _Process, thread: _Thread, *, last: bool) -> None:
     if counters.ended:
         _drop(process, thread)
         return
+    thread.parked = counters.cpu_s is not None and counters.cpu_s == thread.last.cpu_s
+    if thread.parked and last:  # it slept in the last looks, too, that left it out
+        thread.ticks, thread.blocked_ticks = thread.ticks + thread.left_out, thread.blocked_ticks + thread.left_out
     thread.last, thread.last_at_s = counters, time.perf_counter()
 
 

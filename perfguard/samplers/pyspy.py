@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
+import psutil
+
 from perfguard.model.errors import PerfguardError
 from perfguard.samplers.ptrace import is_denial, why_denied
 
@@ -50,7 +52,7 @@ class RawProfile:
     CPU seconds, so take a stack's share of the samples times the CPU of its process.
 
     `samples` is the sum of the counts, `lost` how often a stack could not be read or came out torn. `text` is empty
-    where the recorder failed; `warnings` then says why.
+    where the recorder failed; `warnings` then says why. `sampler_cpu_s` is py-spy's own CPU from when it sampled.
     """
 
     role: str
@@ -61,6 +63,7 @@ class RawProfile:
     lost: int
     warnings: tuple[str, ...]
     text: str
+    sampler_cpu_s: float = 0.0
 
 
 def find_py_spy() -> Path:
@@ -203,6 +206,7 @@ class _Recorder:
         self._raw = raw
         self._log = log
         self._began_at: float | None = None
+        self._began_cpu_s = self._cpu_s = 0.0
         self._warnings: list[str] = []
 
     def wait_until_sampling(self) -> None:
@@ -220,11 +224,12 @@ class _Recorder:
                 self._warnings.append(f"py-spy did not begin within {_BEGIN_TIMEOUT_S:.0f} s")
                 return
             time.sleep(_POLL_S)
-        self._began_at = time.time()
+        self._began_at, self._began_cpu_s = time.time(), self._read_cpu_s()
 
     def interrupt(self) -> None:
         """Tell py-spy to write its file and end."""
         if self._process.poll() is None:
+            self._cpu_s = self._read_cpu_s() - self._began_cpu_s
             self._process.send_signal(signal.SIGINT)
 
     def collect(self, stopped_at: float, rate_hz: int) -> RawProfile:
@@ -253,6 +258,7 @@ class _Recorder:
             lost=(int(counts[2]) if counts else 0) + torn,
             warnings=tuple(self._warnings),
             text=text,
+            sampler_cpu_s=self._cpu_s,
         )
 
     def kill(self) -> None:
@@ -260,6 +266,13 @@ class _Recorder:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
+
+    def _read_cpu_s(self) -> float:
+        try:
+            used = psutil.Process(self._process.pid).cpu_times()
+        except psutil.NoSuchProcess:
+            return self._began_cpu_s
+        return float(used.user + used.system)
 
     def _said(self) -> str:
         return self._log.read_text(encoding="utf-8", errors="replace")

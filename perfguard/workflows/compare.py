@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from perfguard.evidence.callsites import SourceLookup
 from perfguard.evidence.diff import diff_profiles
 from perfguard.evidence.profiles import merge_roles
 from perfguard.evidence.trial import TrialEvidence
@@ -123,6 +124,7 @@ def _assemble(
             after,
             confidence=limits.confidence,
             direction=Direction.IMPROVEMENT if verdict is CompareVerdict.FASTER else Direction.REGRESSION,
+            sources=(verdicts.sources(baseline), verdicts.sources(candidate)) if before and after else None,
         ),
         baseline_profiles=merge_roles(before),
         candidate_profiles=merge_roles(after),
@@ -158,15 +160,20 @@ def compare_stacks(
     *,
     confidence: float,
     direction: Direction = Direction.REGRESSION,
+    sources: tuple[SourceLookup, SourceLookup] | None = None,
 ) -> tuple[GrownFrame, ...]:
-    """Return the frames whose cost changed, those that explain the direction first; none without profiles."""
+    """Return the frames whose cost changed, those that explain the direction first; none without profiles.
+
+    `sources` are those of before and after; they tell which functions changed, and which only changed their names.
+    """
     if not before or not after:
         return ()
     costs_before, costs_after = [trial.costs for trial in before], [trial.costs for trial in after]
     if direction is Direction.REGRESSION:
-        return diff_profiles(costs_before, costs_after, confidence=confidence)
+        return diff_profiles(costs_before, costs_after, confidence=confidence, sources=sources)
     # What shrank from before to after grew from after to before, and is listed first that way.
-    return tuple(turned(frame) for frame in diff_profiles(costs_after, costs_before, confidence=confidence))
+    back = diff_profiles(costs_after, costs_before, confidence=confidence, sources=sources and (sources[1], sources[0]))
+    return tuple(turned(frame) for frame in back)
 
 
 def turned(frame: GrownFrame) -> GrownFrame:

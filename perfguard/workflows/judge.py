@@ -70,6 +70,10 @@ class Judge:
             self._evidence[trial.number] = trial_evidence(samples, stacks, sources, packaged_call_rules(), gil)
         return self._evidence[trial.number]
 
+    def sources(self, revision: Revision) -> TreeSources:
+        """Return the source files that trials of `revision` ran."""
+        return self._tree_sources(revision.commit)[0]
+
     def _gil_costs(
         self, profiles: Sequence[GilProfile], stacks: dict[str, tuple[Stack, ...]], prefixes: tuple[str, ...]
     ) -> dict[str, GilCosts]:

@@ -27,6 +27,7 @@ _MICROSECONDS = Unit(name="microseconds", amount="microseconds", symbol="us", ke
 _THREAD_COLUMNS = (">tid", "thread", ">running", ">polling", ">ready, no core", ">GIL held", ">GIL wait", ">off CPU")
 _MOST_HOLDERS = 3
 _MOST_THREADS = 12  # of a process that are told apart in the flamegraph
+_GIB = 1024.0**3
 
 
 def recording_report(recording: Recording, output_dir: Path) -> ProfileReport:
@@ -44,7 +45,7 @@ def recording_report(recording: Recording, output_dir: Path) -> ProfileReport:
         facts=(
             f"{recording.looks} looks at every thread, {recording.late_looks} late",
             f"{lost:,} of {lost + kept:,} stack samples lost",
-            f"the sampler took {recording.sampler_cpu_frac:.1%} of a core",
+            f"the samplers took {recording.sampler_cpu_frac + recording.stack_sampler_cpu_frac:.1%} of a core",
             *(f"warning: {warning}" for warning in recording.warnings),
         ),
         sides=(Side(name="Recorded", label=recording.started_at, profiles=tuple(profiles)),),
@@ -256,6 +257,13 @@ def _machine(recording: Recording) -> tuple[tuple[str, str], ...]:
         ("throttled by a quota", f"{machine.throttled_frac:.1%}"),
         ("looks a second", f"{recording.rate_hz:g}"),
         ("stacks a second", str(recording.stack_rate_hz)),
+        *(
+            (
+                f"card {card.index}, {card.name}",
+                f"{card.busy_frac:.0%} busy, {card.memory_used_bytes / _GIB:.1f} GiB taken",
+            )
+            for card in machine.cards
+        ),
     )
 
 

@@ -19,6 +19,7 @@ from perfguard.evidence.gil_frames import gil_costs, top_frames, with_names
 from perfguard.evidence.memory import judge_memory, memory_growth
 from perfguard.evidence.stacks import parse_folded, render_folded
 from perfguard.model.errors import PerfguardError, UntestableError
+from perfguard.model.gpu import GpuResult
 from perfguard.model.memory import MemoryGrowth, ProcessReadings
 from perfguard.model.profile import Stack
 from perfguard.model.recording import RecordedMachine, RecordedProcess, RecordedThread, Recording, TopFrame
@@ -29,7 +30,9 @@ from perfguard.samplers.cpu import CpuSampler
 from perfguard.samplers.gil import GilSampler
 from perfguard.samplers.gil_locate import locate_gil
 from perfguard.samplers.gil_memory import ProcessMemory
+from perfguard.samplers.gpu import GpuSampler
 from perfguard.samplers.memory import MIN_INTERVAL_S, MemorySampler
+from perfguard.samplers.memray import Allocations, check_memray, draw_allocations
 from perfguard.samplers.ptrace import why_denied
 from perfguard.samplers.pyspy import PySpySampler, RawProfile
 from perfguard.samplers.sockets import SocketSampler
@@ -41,14 +44,21 @@ _SCHEMA_VERSION = 1
 _TOP_FRAMES = 3
 _GIL_FRAMES = 10
 _POLL_S = 0.1
-# Ten readings are enough for a rate with an interval; more than two a second would cost more than they tell.
+_AWAKE_CORES = 0.01
+_ASLEEP = f"it is no Python process, has ended, or ran less than {_AWAKE_CORES:.0%} of the time"
+# A reading takes 13 ms of CPU for each gibibyte: ten are enough for a rate with an interval, five must do in a short
+# recording.
 _MEMORY_READINGS = 10
-_LONGEST_MEMORY_INTERVAL_S = 1.0
+_LEAST_MEMORY_READINGS = 5
+_MEMORY_INTERVAL_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordRequest:
-    """What to record. `stack_rate_hz` 0 leaves the stacks out. The files go to `output_dir`."""
+    """What to record. `stack_rate_hz` 0 leaves the stacks out, `memray_s` 0 memray, which follows for so long.
+
+    The files go to `output_dir`.
+    """
 
     command: str
     processes: tuple[LiveProcess, ...]
@@ -56,6 +66,7 @@ class RecordRequest:
     rate_hz: float
     stack_rate_hz: int
     output_dir: Path
+    memray_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +78,7 @@ class _Seen:
     memory: tuple[ProcessReadings, ...]
     traffic: tuple[ProcessTraffic, ...]
     profiles: tuple[RawProfile, ...]
+    cards: GpuResult
 
 
 def record(request: RecordRequest) -> Recording:
@@ -74,8 +86,11 @@ def record(request: RecordRequest) -> Recording:
 
     Raises:
         UntestableError: none of them may be read, or all ended before anything was seen.
+        UsageError: memray is asked for and missing.
         PerfguardError: a sampler cannot run.
     """
+    if request.memray_s:
+        check_memray()
     warnings: list[str] = []
     pythons = _readable_pythons(request.processes, warnings)
     started_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -86,8 +101,35 @@ def record(request: RecordRequest) -> Recording:
         named = ", ".join(str(process.pid) for process in request.processes)
         raise UntestableError(f"nothing could be recorded: process {named} ended at once")
     result = _judge(request, started_at=started_at, seen=seen, warnings=warnings)
-    (request.output_dir / DOCUMENT).write_bytes(to_json(result))
+    document = request.output_dir / DOCUMENT
+    document.write_bytes(to_json(result))
+    if request.memray_s:
+        result = _with_memray(result, request)
+        document.write_bytes(to_json(result))
     return result
+
+
+def _with_memray(recording: Recording, request: RecordRequest) -> Recording:
+    """Let memray track the processes that still run, now that nothing else is measured."""
+    pythons = [(each.pid, each.python) for each in recording.processes if _is_awake(each)]
+    drawn = {
+        each.pid: each for each in draw_allocations(pythons, seconds=request.memray_s, output_dir=request.output_dir)
+    }
+    return replace(
+        recording, processes=tuple(_with_allocations(each, drawn.get(each.pid)) for each in recording.processes)
+    )
+
+
+def _with_allocations(process: RecordedProcess, drawn: Allocations | None) -> RecordedProcess:
+    if drawn is None or drawn.flamegraph is None:
+        return replace(process, memray_unknown=drawn.unknown if drawn else _ASLEEP)
+    return replace(process, memray=drawn.flamegraph.name)
+
+
+def _is_awake(process: RecordedProcess) -> bool:
+    """Whether a process is Python and runs often enough for a debugger to get in at its next allocation."""
+    running = sum(thread.running_frac for thread in process.threads)
+    return bool(process.python) and not process.ended and running >= _AWAKE_CORES
 
 
 def to_json(recording: Recording) -> bytes:
@@ -148,12 +190,15 @@ def _sample(request: RecordRequest, pythons: Sequence[LiveProcess], warnings: li
         threads = stack.enter_context(GilSampler(pairs, rate_hz=request.rate_hz, stacks=request.stack_rate_hz > 0))
         memory = stack.enter_context(MemorySampler(alive, interval_s=_memory_interval_s(request.duration_s)))
         sockets = stack.enter_context(SocketSampler(alive))
+        cards = stack.enter_context(GpuSampler())
         threads.start()
         cpu.start()
         memory.start()
         sockets.start()
+        cards.start()
         _wait(request.duration_s, [pid for pid, _ in alive])
         return _Seen(
+            cards=cards.stop(),
             traffic=sockets.stop(),
             memory=memory.stop(),
             machine=cpu.stop(),
@@ -163,7 +208,8 @@ def _sample(request: RecordRequest, pythons: Sequence[LiveProcess], warnings: li
 
 
 def _memory_interval_s(duration_s: float) -> float:
-    return max(MIN_INTERVAL_S, min(_LONGEST_MEMORY_INTERVAL_S, duration_s / _MEMORY_READINGS))
+    seldom_s = max(_MEMORY_INTERVAL_S, duration_s / _MEMORY_READINGS)
+    return max(MIN_INTERVAL_S, min(seldom_s, duration_s / _LEAST_MEMORY_READINGS))
 
 
 def _wait(duration_s: float, pids: Sequence[int]) -> None:
@@ -206,12 +252,15 @@ def _judge(
         looks=ticks.ticks,
         late_looks=ticks.late_ticks,
         sampler_cpu_frac=ticks.sampler_cpu_s / ticks.duration_s,
+        stack_sampler_cpu_frac=sum(profile.sampler_cpu_s for profile in seen.profiles) / ticks.duration_s,
         machine=RecordedMachine(
             cores=machine.cores,
             busy_frac=machine.machine_busy_frac,
             stolen_frac=machine.stolen_frac,
             throttled_frac=machine.throttled_s / machine.duration_s,
             pressure=ticks.pressure,
+            cards=seen.cards.cards,
+            cards_unknown=seen.cards.unknown,
         ),
         processes=tuple(processes),
         findings=tuple(findings),

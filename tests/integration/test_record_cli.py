@@ -13,6 +13,8 @@ import zlib
 import pytest
 
 from perfguard.cli.main import run_cli
+from perfguard.model.gpu import CardLoad, GpuResult
+from perfguard.samplers.gpu import GpuSampler
 from perfguard.samplers.pyspy import check_attach
 from perfguard.workflows import record as record_workflow
 
@@ -220,3 +222,46 @@ def test_a_process_that_may_not_be_read_is_125_with_a_mend(start, tmp_path, caps
     assert "may not be read" in printed
     assert "mend: " in printed
     assert "scenario" not in printed
+
+
+def test_cards_are_told_beside_the_machine(start, tmp_path, capsys, monkeypatch):
+    card = CardLoad(
+        index=0,
+        name="Card",
+        readings=15,
+        busy_frac=0.25,
+        memory_used_bytes=3 * 2**30,
+        memory_total_bytes=80 * 2**30,
+        power_w=250.0,
+        pcie_sent_bytes_per_s=2.0 * 2**20,
+        pcie_received_bytes_per_s=2.0**20,
+        nvlink_sent_bytes_per_s=None,
+        nvlink_received_bytes_per_s=None,
+    )
+
+    class Cards(GpuSampler):
+        def stop(self):
+            super().stop()
+            return GpuResult(duration_s=1.5, cards=(card,))
+
+    monkeypatch.setattr(record_workflow, "GpuSampler", Cards)
+    child, _ = start(sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)")
+    assert record(tmp_path, "--pid", str(child.pid), "--stack-rate", "0", "-q") == 0
+    machine = json.loads((tmp_path / "out" / "record.json").read_text())["machine"]
+    assert machine["cards"][0]["busy_frac"] == 0.25
+    assert "card 0 Card: 25% busy; 3.0 of 80.0 GiB taken; 250 W; PCIe 2.0 MiB/s sent, 1.0 received" in (
+        capsys.readouterr().out
+    )
+
+
+def test_a_machine_without_cards_says_why(start, tmp_path, monkeypatch):
+    class Cards(GpuSampler):
+        def stop(self):
+            super().stop()
+            return GpuResult(duration_s=1.5, cards=(), unknown="the driver knows of no card")
+
+    monkeypatch.setattr(record_workflow, "GpuSampler", Cards)
+    child, _ = start(sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)")
+    assert record(tmp_path, "--duration", "0.5", "--pid", str(child.pid), "--stack-rate", "0", "-q") == 0
+    machine = json.loads((tmp_path / "out" / "record.json").read_text())["machine"]
+    assert (machine["cards"], machine["cards_unknown"]) == ([], "the driver knows of no card")

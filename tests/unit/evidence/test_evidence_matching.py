@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from evidence_samples import Sources
 
 from perfguard.evidence.cost import StackCosts
 from perfguard.evidence.diff import ChangeKind, compare_profiles
-from perfguard.evidence.matching import match_functions, rename
+from perfguard.evidence.matching import changed_functions, match_functions, rename
 from perfguard.model.profile import Frame
 
 
@@ -135,3 +136,77 @@ def test_kinds_do_not_change_with_the_unit(growth):
     assert {name: each.kind for name, each in changes(before, after).items()} == {
         name: each.kind for name, each in changes(*scaled).items()
     }
+
+
+OLD = """import os
+def same(x):
+    # said otherwise
+    return x
+
+def pack(x):
+    def inner():
+        return 1
+    return sorted(inner(), key=lambda each: -each)
+
+def gone():
+    return 2
+"""
+NEW = """import sys
+def same(x):
+    return x
+
+def pack(x):
+    def inner():
+        return 3
+    return sorted(inner(), key=lambda each: -each)
+
+def came():
+    return 2
+"""
+
+
+def test_functions_that_do_not_read_the_same_have_changed():
+    before = {
+        "<module>@app.py:1 same@app.py:4": 1.0,
+        "pack@app.py:9 A.<locals>.inner@app.py:8 c@<frozen>:1": 1.0,
+        "gone@app.py:12": 1,
+    }
+    after = {
+        "<module>@app.py:1 same@app.py:3": 1.0,
+        "pack@app.py:8 A.<locals>.inner@app.py:7 c@<frozen>:1": 1.0,
+        "came@app.py:11": 1,
+    }
+
+    found = changed_functions([costs(before)], [costs(after)], (Sources({"app.py": OLD}), Sources({"app.py": NEW})))
+
+    # What is inside a function is part of it; a module is no function, and who has no file cannot have changed.
+    assert found == {"pack (app.py)", "A.<locals>.inner (app.py)", "gone (app.py)", "came (app.py)"}
+
+
+def test_a_file_that_is_new_or_the_same_needs_no_second_look():
+    one = [costs({"same@app.py:4 pack@new.py:8": 1.0})]
+    trees = (Sources({"app.py": OLD}), Sources({"app.py": OLD, "new.py": NEW}))
+
+    assert changed_functions(one, one, trees) == {"pack (new.py)"}
+    assert changed_functions(one, one, (trees[1], trees[1])) == frozenset()
+
+
+def test_less_growth_is_enough_where_the_source_changed():
+    rng = np.random.default_rng(1)
+    names = [f"f{n}" for n in range(60)]
+
+    def side(**extra):
+        return [
+            {"rank-0": costs({f"main {name}": float(rng.poisson(100)) + extra.get(name, 0.0) for name in names})}
+            for _ in range(6)
+        ]
+
+    before, after = side(), side(f7=47.0)
+
+    def marked(changed):
+        found = compare_profiles(before, after, confidence=0.95, changed=changed)
+        return {each.frame.frame for each in found if each.frame.significant}
+
+    assert marked(()) == set()
+    assert marked({"f7 (app.py)", "f8 (app.py)"}) == {"f7 (app.py)"}
+    assert marked({f"{name} (app.py)" for name in names}) == set()

@@ -104,8 +104,8 @@ def test_a_thread_whose_state_is_gone_is_unread_and_not_another_one(opened):
     tid = native_tid(memory, gil, state)
     assert tally.hold(tid, tid, state) == 0
     assert tally.hold(tid + 1, tid + 1, state) is None
-    tally.wait(tid, tid, 0)
-    tally.wait(1, 1, None)
+    tally.wait(tid, tid, 0, looks=1)
+    tally.wait(1, 1, None, looks=1)
     told = tally.result()
     assert (told.stacks[0].hold_ticks, told.stacks[0].wait_ticks) == (1, 1)
     assert (told.unread_hold_ticks, told.unread_wait_ticks) == (1, 1)

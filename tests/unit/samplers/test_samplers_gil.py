@@ -68,6 +68,32 @@ def test_sleeping_threads_never_wait_for_the_gil(start):
     assert not process.ended
 
 
+def test_threads_that_sleep_are_left_out_of_most_looks_and_counted_in_all(start, monkeypatch):
+    child = start(sys.executable, "-c", SLEEPERS)
+    time.sleep(0.2)  # the threads fall asleep
+    watch = gil_ticks.Watch(gil_ticks.Request(processes=((child.pid, "target"),), rate_hz=100, seed=1))
+    watch._relist(watch._count_next_s)
+    threads = dict(watch._processes[0].threads)
+    files, read, pread = {thread.fd for thread in threads.values()}, [], os.pread
+    monkeypatch.setattr(gil_ticks.os, "pread", lambda fd, *rest: read.append(fd) or pread(fd, *rest))
+    for _ in range(400):
+        watch.look()
+    looks = sum(fd in files for fd in read)
+    # One in eight of 2000, each 1 to 15 apart: 250 with a standard deviation of 9.
+    assert 200 < looks < 300
+    (process,) = watch.finish().processes
+    assert [(thread.ticks, thread.blocked_ticks) for thread in process.threads] == [(400, 400)] * 5
+
+
+def test_a_thread_that_wakes_up_is_looked_at_as_often_as_any(start):
+    code = "import time; print('up', flush=True); time.sleep(0.8)\nwhile True: pass"
+    child = start(sys.executable, "-c", code)
+    (thread,) = watch(child.pid, 2.0).processes[0].threads
+    asleep = 1.0 - (thread.cpu_s + thread.run_delay_s) / thread.observed_s
+    # Up to 15 of about 400 looks may fall on the wrong side.
+    assert thread.blocked_ticks / thread.ticks == pytest.approx(asleep, abs=0.15)
+
+
 def test_a_process_that_ends_meanwhile_is_told_and_what_was_seen_is_kept(start):
     child = start(sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)")
     with GilSampler([(child.pid, "target")], rate_hz=500) as sampler:

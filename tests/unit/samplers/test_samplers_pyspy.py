@@ -225,6 +225,37 @@ def test_lost_samples_and_falling_behind_are_read_from_its_words(program, tmp_pa
     assert profile.warnings == ("2.50s behind in sampling, results may be inaccurate. (said 2 times)",)
 
 
+def test_its_own_cpu_is_told_from_when_it_samples(program, tmp_path):
+    burning = fake(
+        tmp_path,
+        f"""
+        import os
+        def burn(seconds):
+            end_s = time.process_time() + seconds
+            while time.process_time() < end_s: pass
+        def end(*_):
+            print("py-spy> Wrote raw flamegraph data to 'x'. Samples: 1 Errors: 0", flush=True)
+            sys.exit(0)
+        signal.signal(signal.SIGINT, end)
+        burn(0.4)
+        print({BEGAN!r}, flush=True)
+        while not os.path.exists(out + ".go"): time.sleep(0.05)
+        burn(0.2)
+        open(out, "w").write("thread (1): A;f (/x.py:1) 1\\n")
+        time.sleep(600)
+        """,
+    )
+    process = program()
+    with sampler(tmp_path, (process.pid, "rank-0"), executable=burning) as running:
+        running.start()
+        written = tmp_path / "work" / f"py-spy-{process.pid}.raw"
+        Path(f"{written}.go").touch()
+        while not (written.exists() and written.stat().st_size):
+            time.sleep(0.01)
+        (profile,) = running.stop()
+    assert profile.sampler_cpu_s == pytest.approx(0.2, abs=0.06)  # the kernel tells it in hundredths of a second
+
+
 def test_torn_stacks_are_lost_and_spoil_no_other(program, tmp_path):
     whole = ["thread (1): A;f (/x.py:1) 30\n", "thread (1): A;\x85odd\r (/x.py:2) 2\n"]
     torn = ["thread (1): A;{% for m in x %}\n{{ (assistant\n 7\n or 3 (/x.py:3) 1\n", "thread (1): A;cut off (/x"]
