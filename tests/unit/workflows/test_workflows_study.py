@@ -16,11 +16,12 @@ from perfguard.cli.main import run_cli
 from perfguard.model.errors import MissingTrialError, UsageError
 from perfguard.model.progress import Silent
 from perfguard.model.scenario import Strategy
-from perfguard.model.study import MemoryPages
+from perfguard.model.study import MemoryPages, StudyTarget
 from perfguard.report.study_files import read_csv, to_cells_csv, to_csv, to_study_document, to_study_markdown
 from perfguard.report.study_page import render_study
 from perfguard.store import RunStore
 from perfguard.workflows import study as study_module
+from perfguard.workflows import study_arms
 from perfguard.workflows.scenarios import load_scenario, scenario_dir
 from perfguard.workflows.setup import RunRequest
 from perfguard.workflows.study import is_study, read_study, study
@@ -209,6 +210,38 @@ def test_memory_pages_are_a_dimension_measured_side_by_side(run, monkeypatch):
     assert "56x56, huge pages" in page
     rows = list(csv.DictReader(io.StringIO(to_csv(result.trials))))
     assert [row["memory_pages"] for row in rows] == [each.cell.memory_pages.value for each in result.trials]
+
+
+@pytest.mark.parametrize("pages", list(MemoryPages))
+def test_servers_of_a_study_get_the_scenarios_environment_and_their_memory_pages(monkeypatch, tmp_path, pages):
+    started = []
+
+    def launch(bench, **_options):
+        started.append(bench.scenario.target)
+        server = SimpleNamespace(park=lambda: None)
+        return SimpleNamespace(stop=lambda: None, wait=lambda: server)
+
+    monkeypatch.setattr(study_arms, "launch", launch)
+    scenario = load_scenario("mm-small-images")
+    target = dataclasses.replace(scenario.target, extra_environment=(("OF_THE_SCENARIO", "1"),))
+    bench = Bench(
+        scenario=dataclasses.replace(scenario, target=target),
+        schedules=None,
+        repository=FakeRepository(REVISION),
+        environment=None,
+        model_path=None,
+        store=SimpleNamespace(run_dir=tmp_path),
+        progress=Silent(),
+        port=None,
+    )
+    spec = make_spec(target=StudyTarget.SERVER)
+    with study_arms.make_arms(bench, spec, REVISION, 4, number=1, pages=pages) as arms:
+        arms.start(Silent())
+    assert len(started) == len(spec.strategies)
+    asked = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"} if pages is MemoryPages.HUGE else {}
+    for each in started:
+        assert dict(each.extra_environment) == {"OF_THE_SCENARIO": "1", **asked}
+        assert (each.tensor_parallel_size, each.kind) == (4, scenario.target.kind)
 
 
 def test_without_the_dimension_nothing_is_said_of_pages(finished):
