@@ -27,6 +27,10 @@ def load_command(
     trace: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Replay a trace: JSON lines of timestamps and lengths.")
     ] = None,
+    ramp: Annotated[
+        str | None,
+        typer.Option(metavar="RAMP", help="Stages of --requests each: clients=1,8,32 or rate=10,20,40 (a second)."),
+    ] = None,
     requests: Annotated[int | None, typer.Option(help="How many. Default: the scenario's, or the whole trace.")] = None,
     concurrency: Annotated[int | None, typer.Option(help="The most in flight. Default: the scenario's.")] = None,
     model: Annotated[str, typer.Option(help="The model's name, for servers that ask for it.")] = "default",
@@ -45,7 +49,7 @@ def load_command(
     from perfguard.workflows.scenarios import load_scenario
 
     changes = LoadChanges(
-        rate=rate, arrival=arrival, trace=trace, requests=requests, concurrency=concurrency, seed=seed
+        rate=rate, arrival=arrival, trace=trace, requests=requests, concurrency=concurrency, seed=seed, ramp=ramp
     )
     driven = drive(url, changed_load(load_scenario(scenario), changes), model=model)
     if as_json:

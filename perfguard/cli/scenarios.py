@@ -43,6 +43,8 @@ def scenarios_command(as_json: JsonOption = False) -> int:
 
 
 def _clients(load: LoadSpec) -> str:
+    if load.stages:
+        return ", ".join(f"{stage.concurrency or stage.request_rate:g}" for stage in load.stages)
     if load.arrival is None:
         return str(load.concurrency)
     rate = load.arrival.request_rate
@@ -53,6 +55,8 @@ def _describe(scenario: Scenario) -> str:
     image, request = scenario.load.image, scenario.load.request
     if request is not None:
         return f"{request.method} {request.path}"
+    if scenario.load.media:
+        return f"{', '.join(each.name for each in scenario.load.media)}; {scenario.load.output_tokens} tokens out"
     if image is None:
         return f"text, {scenario.load.output_tokens} tokens out"
     count = "" if image.count == 1 else f"{image.count} x "
