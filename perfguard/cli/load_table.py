@@ -65,7 +65,7 @@ def print_driven(driven: Driven, url: str, console: Console) -> None:
 
 
 def _stages_table(stages: Sequence[StageResult]) -> Table:
-    table = _latency_table("stage", "requests", "failed", "requests/s", "goodput/s", "generator")
+    table = _latency_table("stage", "sent", "failed", "requests/s", "goodput/s", "generator")
     for stage in stages:
         result = stage.result
         goodput = "" if result.goodput_rps is None else f"{result.goodput_rps:.1f}"
@@ -76,7 +76,7 @@ def _stages_table(stages: Sequence[StageResult]) -> Table:
 
 
 def _media_table(classes: Sequence[MediaResult]) -> Table:
-    table = _latency_table("media", "requests", "failed")
+    table = _latency_table("media", "sent", "failed")
     for each in classes:
         counts = (str(each.sent), str(each.sent - each.succeeded))
         table.add_row(Text(clean_text(each.name)), *counts, *_percentiles(each.ttft), *_percentiles(each.e2e))
@@ -85,7 +85,7 @@ def _media_table(classes: Sequence[MediaResult]) -> Table:
 
 def _latency_table(first: str, *others: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column(first)
+    table.add_column(first, no_wrap=True)
     for heading in (*others, "TTFT P50", "P99", "E2E P50", "P99 (ms)"):
         table.add_column(heading, justify="right")
     return table
