@@ -9,7 +9,7 @@ import pytest
 from perfguard.cli.options import ScenarioChanges, changed_scenario
 from perfguard.model.errors import UsageError
 from perfguard.model.progress import Silent
-from perfguard.model.scenario import ArrivalKind, Device, TargetKind, UserMetric
+from perfguard.model.scenario import ArrivalKind, Device, TargetKind, UserMetric, VideoSending
 from perfguard.revisions.environments import site_packages
 from perfguard.workflows.scenarios import list_scenarios, load_scenario, read_scenario, scenario_dir
 from perfguard.workflows.setup import ensure_environment, model_path
@@ -22,6 +22,8 @@ def test_the_scenarios_that_come_along():
         "mm-small-images-cuda",
         "mm-high-concurrency",
         "mm-large-images",
+        "mm-medium-images",
+        "mm-video",
         "mm-open-loop",
         "text-only",
     }
@@ -29,6 +31,9 @@ def test_the_scenarios_that_come_along():
     assert (small.load.image.width_px, small.load.concurrency) == (112, 96)
     assert (high.load.image.width_px, high.load.image.height_px, high.load.requests) == (1120, 700, 512)
     assert by_name["text-only"].load.image is None
+    (clip,) = by_name["mm-video"].load.media
+    assert (clip.video.frames, clip.video.sent_as) == (8, VideoSending.FILE)
+    assert [name for name, each in by_name.items() if not each.load.carries_media] == ["text-only"]
     arrival = by_name["mm-open-loop"].load.arrival
     assert arrival is not None
     assert (arrival.kind, arrival.request_rate) == (ArrivalKind.POISSON, 60.0)
