@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from perfguard.cli.options import DEFAULT_SCENARIO, JsonOption, ScenarioOption, VerboseOption
+from perfguard.cli.options import DEFAULT_SCENARIO, JsonOption, QuietOption, ScenarioOption, VerboseOption
 from perfguard.model.errors import EXIT_FAILURE, EXIT_INCONCLUSIVE, EXIT_OK
 from perfguard.model.scenario import ArrivalKind
 
@@ -38,6 +38,7 @@ def load_command(
         int | None, typer.Option(help="Seed of prompts, images and arrivals. Default: the scenario's.")
     ] = None,
     as_json: JsonOption = False,
+    quiet: QuietOption = False,
     verbose: VerboseOption = False,  # noqa: ARG001 - read where errors are caught
 ) -> int:
     """Drive a running server with a scenario's load and print throughput, latencies and the generator's own health.
@@ -45,13 +46,18 @@ def load_command(
     Exit code 125: the generator was the limit, not the server. 128: nothing answers, or no request succeeded.
     """
     from perfguard.cli.load_table import driven_document, print_driven
+    from perfguard.cli.progress import make_progress
     from perfguard.workflows.load import LoadChanges, changed_load, drive
     from perfguard.workflows.scenarios import load_scenario
 
     changes = LoadChanges(
         rate=rate, arrival=arrival, trace=trace, requests=requests, concurrency=concurrency, seed=seed, ramp=ramp
     )
-    driven = drive(url, changed_load(load_scenario(scenario), changes), model=model)
+    progress = make_progress(Console(stderr=True), quiet=quiet)
+    try:
+        driven = drive(url, changed_load(load_scenario(scenario), changes), model=model, progress=progress)
+    finally:
+        progress.close()
     if as_json:
         sys.stdout.write(json.dumps(driven_document(driven, url), indent=2, allow_nan=False) + "\n")
     else:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from perfguard.load.schedule import Schedule, ScheduledRequest
+    from perfguard.model.progress import Progress
 
 # The client's one thread is what bounds it: driven by a server that costs nothing it used 0.94 to 1.00 of a core, at
 # 8,000 requests of 5 kB or 6,000 of 180 kB a second, and 0.06 under a real server on two cores.
@@ -35,11 +36,18 @@ _ERROR_BODY_BYTES = 4096
 # Shorter than servers keep an idle connection (uvicorn 5 s, gunicorn 2 s): else an open loop now and then sends into
 # one that is just being closed, and counts an error that no user would see.
 _KEEPALIVE_S = 1.5
+_PROGRESS_S = 1.0
 _ACCEPT = {AnswerKind.OPENAI_STREAM: "text/event-stream", AnswerKind.PLAIN: "*/*"}
 
 
 def run_load(
-    base_url: str, schedule: Schedule, *, concurrency: int, timeout_s: float, slo: SloSpec | None = None
+    base_url: str,
+    schedule: Schedule,
+    *,
+    concurrency: int,
+    timeout_s: float,
+    slo: SloSpec | None = None,
+    progress: Progress | None = None,
 ) -> LoadResult:
     """Send every request of `schedule` to the server at `base_url` and wait for all the answers.
 
@@ -49,7 +57,8 @@ def run_load(
     a server that stands still is charged for the requests that it kept waiting.
 
     A request that fails is recorded and counted, and never raises; `timeout_s` bounds one request from its sending to
-    its last byte. Ctrl-C closes the connections and raises `KeyboardInterrupt`. `slo` is what goodput counts by.
+    its last byte. Ctrl-C closes the connections and raises `KeyboardInterrupt`. `slo` is what goodput counts by;
+    `progress` is told once a second how far the load is.
 
     Time to first token ends with the first event that carries a choice, the role-only delta included: servers send
     that delta together with the first token's text, and a first token that is half a character has no text at all.
@@ -62,12 +71,22 @@ def run_load(
         # aiohttp warns of bodies over 1 MiB that may block the loop; `generator_lag_p99_ms` measures just that.
         warnings.simplefilter("ignore", ResourceWarning)
         if not schedule.stages:
-            return summarise(schedule.digest, asyncio.run(_replay(base_url, schedule, concurrency, timeout_s)), slo)
+            replay = asyncio.run(
+                _replay(base_url, schedule, concurrency=concurrency, timeout_s=timeout_s, progress=progress)
+            )
+            return summarise(schedule.digest, replay, slo)
+        stages: list[tuple[str, Replay]] = []
         start_s = time.perf_counter()
-        stages = [
-            (stage.name, asyncio.run(_replay(base_url, stage, stage.concurrency, timeout_s, start_s)))
-            for stage in schedule.stages
-        ]
+        for stage in schedule.stages:
+            replaying = _replay(
+                base_url,
+                stage,
+                concurrency=stage.concurrency,
+                timeout_s=timeout_s,
+                progress=progress,
+                start_s=start_s,
+            )
+            stages.append((stage.name, asyncio.run(replaying)))
     return summarise_stages(schedule.digest, stages, slo)
 
 
@@ -104,7 +123,13 @@ def generator_veto(
 
 
 async def _replay(
-    base_url: str, schedule: Schedule, concurrency: int, timeout_s: float, start_s: float | None = None
+    base_url: str,
+    schedule: Schedule,
+    *,
+    concurrency: int,
+    timeout_s: float,
+    progress: Progress | None,
+    start_s: float | None = None,
 ) -> Replay:
     """Send all requests, with the ticker running beside; times count from `start_s`, or from the first sending."""
     requests = schedule.requests
@@ -114,7 +139,9 @@ async def _replay(
         timeout=aiohttp.ClientTimeout(total=timeout_s, ceil_threshold=3600.0),
         cookie_jar=aiohttp.DummyCookieJar(),
     ) as session:
-        ticker = asyncio.create_task(_tick(replay.lateness_s))
+        beside = [asyncio.create_task(_tick(replay.lateness_s))]
+        if progress is not None:
+            beside.append(asyncio.create_task(_tell(replay, schedule, progress)))
         cpu_s, begun_at = time.thread_time(), time.perf_counter()
         origin = begun_at if start_s is None else start_s
         sender = _Sender(session=session, url=base_url.rstrip("/"), start_s=origin, replay=replay)
@@ -125,7 +152,8 @@ async def _replay(
                 await _closed_loop(sender, requests, concurrency)
         finally:
             replay.cpu_s, replay.wall_s = time.thread_time() - cpu_s, time.perf_counter() - begun_at
-            ticker.cancel()
+            for task in beside:
+                task.cancel()
     return replay
 
 
@@ -135,6 +163,19 @@ async def _tick(lateness_s: list[float]) -> None:
         due_s = time.perf_counter() + TICK_S
         await asyncio.sleep(TICK_S)
         lateness_s.append(max(0.0, time.perf_counter() - due_s))
+
+
+async def _tell(replay: Replay, schedule: Schedule, progress: Progress) -> None:
+    """Tell, once a second, how many requests have ended."""
+    stage = f"{schedule.name}: " if schedule.name else ""
+    told = failed = 0
+    while True:
+        await asyncio.sleep(_PROGRESS_S)
+        new = replay.records[told:]
+        told += len(new)
+        failed += sum(record.outcome is not RequestOutcome.OK for record in new)
+        errors = f", {failed} failed" if failed else ""
+        progress.step(f"{stage}{told} of {len(schedule.requests)} requests, {len(new)} in the last second{errors}")
 
 
 async def _closed_loop(sender: _Sender, requests: Sequence[ScheduledRequest], concurrency: int) -> None:

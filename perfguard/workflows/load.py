@@ -13,6 +13,7 @@ from perfguard.load.client import generator_veto, run_load
 from perfguard.load.schedule import build_schedule, in_stages
 from perfguard.load.trace import read_trace
 from perfguard.model.errors import PerfguardError, UsageError
+from perfguard.model.progress import Progress
 from perfguard.model.scenario import ArrivalKind, ArrivalSpec, LoadSpec, Scenario, StageSpec
 from perfguard.model.trial import LoadResult
 from perfguard.workflows.scenarios import check_scenario
@@ -141,7 +142,7 @@ class Driven:
     veto: str | None
 
 
-def drive(url: str, load: LoadSpec, *, model: str) -> Driven:
+def drive(url: str, load: LoadSpec, *, model: str, progress: Progress) -> Driven:
     """Send the measured requests of `load` to the server at `url`; there is no warm-up.
 
     Raises:
@@ -149,8 +150,16 @@ def drive(url: str, load: LoadSpec, *, model: str) -> Driven:
         PerfguardError: nothing answers there.
     """
     check_answers(url)
+    progress.step(f"making {load.requests} requests")
     schedule = in_stages(load, build_schedule(load, requests=load.requests, model=model))
-    result = run_load(url, schedule, concurrency=load.concurrency, timeout_s=load.request_timeout_s, slo=load.slo)
+    result = run_load(
+        url,
+        schedule,
+        concurrency=load.concurrency,
+        timeout_s=load.request_timeout_s,
+        slo=load.slo,
+        progress=progress,
+    )
     return Driven(load=load, result=result, veto=generator_veto(result))
 
 

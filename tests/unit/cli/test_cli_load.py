@@ -158,6 +158,14 @@ def test_a_mix_has_a_row_for_every_class(server, capsys, tmp_path):
     assert f"  {images.count(2)}  " in rows["clip [b]"].replace("   ", "  ")
 
 
+def test_progress_goes_to_stderr_unless_quiet(server, capsys):
+    command = ["load", "--url", server.url, "-s", "text-only", "--requests", "4"]
+    assert run_cli(command) == 0
+    assert "making 4 requests" in capsys.readouterr().err
+    assert run_cli([*command, "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_a_generator_at_its_limit_makes_the_exit_code_125(server, capsys, monkeypatch):
     monkeypatch.setattr("perfguard.workflows.load.generator_veto", lambda _result: "load generator: it was slow")
     assert run_cli(["load", "--url", server.url, "-s", "text-only", "--requests", "2"]) == 125

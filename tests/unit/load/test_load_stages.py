@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import itertools
+import re
 import threading
 from concurrent.futures import Future
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -145,6 +147,23 @@ def test_a_ramp_of_rates_counts_from_its_own_due_times(server):
     assert gaps_ms[6:] == [2.5] * 5
     assert intended_s[6] >= max(record.finished_s for record in result.records[:6])
     assert all(stage.result.dispatch_lag_p99_ms is not None for stage in result.stages)
+
+
+def test_progress_tells_how_far_each_stage_is(server, monkeypatch):
+    url, _ = server
+    monkeypatch.setattr("perfguard.load.client._PROGRESS_S", 0.02)
+    steps = []
+    progress = SimpleNamespace(step=steps.append)
+    run_load(url, staged(load(*CLIENTS, request=GET)), concurrency=9, timeout_s=10, progress=progress)
+    found = [re.fullmatch(r"1 clients: (\d) of 4 requests, \d in the last second", step) for step in steps]
+    assert any(found)
+    steps.clear()
+    failing = dataclasses.replace(GET, method="PUT")
+    many = load(request=failing, requests=400)
+    run_load(url, staged(many), concurrency=1, timeout_s=10, progress=progress)
+    counts = [re.fullmatch(r"(\d+) of 400 requests, \d+ in the last second(?:, (\d+) failed)?", step) for step in steps]
+    assert all(counts)
+    assert all(found[1] == (found[2] or "0") for found in counts)
 
 
 def replay(*, index: int, e2e_s: float, late_s: float, cpu_s: float) -> Replay:
