@@ -33,6 +33,14 @@ def load_command(
     ] = None,
     requests: Annotated[int | None, typer.Option(help="How many. Default: the scenario's, or the whole trace.")] = None,
     concurrency: Annotated[int | None, typer.Option(help="The most in flight. Default: the scenario's.")] = None,
+    warmup: Annotated[int, typer.Option(min=0, help="Send so many others first, and do not count them.")] = 0,
+    slo: Annotated[
+        str | None,
+        typer.Option(metavar="SLO", help="What goodput counts by, in ms: any of ttft=500,e2e=2000,tpot=50."),
+    ] = None,
+    records: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write every request's times as JSON lines.")
+    ] = None,
     model: Annotated[str, typer.Option(help="The model's name, for servers that ask for it.")] = "default",
     seed: Annotated[
         int | None, typer.Option(help="Seed of prompts, images and arrivals. Default: the scenario's.")
@@ -45,19 +53,29 @@ def load_command(
 
     Exit code 125: the generator was the limit, not the server. 128: nothing answers, or no request succeeded.
     """
-    from perfguard.cli.load_table import driven_document, print_driven
+    from perfguard.cli.load_table import driven_document, print_driven, write_records
     from perfguard.cli.progress import make_progress
     from perfguard.workflows.load import LoadChanges, changed_load, drive
     from perfguard.workflows.scenarios import load_scenario
 
     changes = LoadChanges(
-        rate=rate, arrival=arrival, trace=trace, requests=requests, concurrency=concurrency, seed=seed, ramp=ramp
+        rate=rate,
+        arrival=arrival,
+        trace=trace,
+        requests=requests,
+        concurrency=concurrency,
+        seed=seed,
+        ramp=ramp,
+        slo=slo,
     )
     progress = make_progress(Console(stderr=True), quiet=quiet)
     try:
-        driven = drive(url, changed_load(load_scenario(scenario), changes), model=model, progress=progress)
+        load = changed_load(load_scenario(scenario), changes)
+        driven = drive(url, load, model=model, progress=progress, warmup=warmup)
     finally:
         progress.close()
+    if records is not None:
+        write_records(driven, records)
     if as_json:
         sys.stdout.write(json.dumps(driven_document(driven, url), indent=2, allow_nan=False) + "\n")
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from perfguard.model.errors import UsageError
 from perfguard.model.scenario import ArrivalKind, LoadSpec, SloSpec
 from perfguard.model.trial import LatencySummary, MediaResult, StageResult
 from perfguard.report.clean import clean_text
@@ -30,11 +32,25 @@ def driven_document(driven: Driven, url: str) -> dict[str, Any]:
     }
 
 
+def write_records(driven: Driven, path: Path) -> None:
+    """Write a line of JSON for each request.
+
+    Raises:
+        UsageError: `path` cannot be written.
+    """
+    lines = [msgspec.json.encode(record) + b"\n" for record in driven.result.records]
+    try:
+        path.write_bytes(b"".join(lines))
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}", hint="give another --records FILE") from error
+
+
 def print_driven(driven: Driven, url: str, console: Console) -> None:
     """Print the rates, the table of latencies, what failed and how the generator did."""
     load, result = driven.load, driven.result
     _line(console, f"{url}: {result.sent} requests in {result.duration_s:.1f} s, {_describe(load)}")
-    _line(console, f"Throughput: {result.throughput_rps:.1f} requests/s")
+    tokens = "" if result.output_tokens_per_s is None else f", {result.output_tokens_per_s:.1f} output tokens/s"
+    _line(console, f"Throughput: {result.throughput_rps:.1f} requests/s{tokens}")
     if load.slo is not None and result.goodput_rps is not None:
         _line(console, f"Goodput: {result.goodput_rps:.1f} requests/s with {_limits(load.slo)}")
     table = Table(box=None, padding=(0, 2, 0, 0))

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from perfguard.load.arrivals import due_times_s
 from perfguard.load.mix import Carried, carried
+from perfguard.load.prompts import MIN_PROMPT_CHARS, NUMBER_DIGITS, prompt_of_chars, prompt_of_trace
 from perfguard.load.trace import TraceEntry, read_trace
 from perfguard.model.errors import UsageError
 from perfguard.model.scenario import AnswerKind
@@ -23,15 +24,6 @@ if TYPE_CHECKING:
 
 CHAT_PATH = "/v1/chat/completions"
 
-_NUMBER_DIGITS = 7
-MIN_PROMPT_CHARS = _NUMBER_DIGITS + 1
-_WORD_LIST = (
-    "amber anchor apple arrow autumn basket beacon birch bottle branch bridge bronze candle canyon carbon castle "
-    "cedar circle cloud cobalt copper coral cotton crystal dawn desert drift eagle ember fabric falcon feather "
-    "field flint forest frost garden glacier granite harbor hazel helmet hollow horizon island ivory jasper "
-    "kettle"
-)
-_WORDS = _WORD_LIST.split()
 _MEDIA_MARK = "@media-{}@"
 
 
@@ -157,14 +149,16 @@ def in_stages(load: LoadSpec, schedule: Schedule) -> Schedule:
     )
 
 
-def build_schedule(load: LoadSpec, *, requests: int | None = None, offset: int = 0, model: str = "default") -> Schedule:
+def build_schedule(
+    load: LoadSpec, *, requests: int | None = None, offset: int = 0, model: str = "default", usage: bool = False
+) -> Schedule:
     """Build `requests` requests of the endless sequence that `load` describes, from number `offset` on.
 
     `requests` None means all of a trial's: warm-up, settling, measured and profiled. The same `load` and number always
-    give the same body. Every prompt starts with text of its own, so that no server answers it from a prefix cache;
-    images repeat as the load says. Sampling is greedy and ignores the end token, so the output's length is
-    fixed. A trace gives every request its lengths; a word of its prompt stands for a token, which it is to most
-    tokenizers.
+    give the same body. Every prompt starts with text of its own, so that no server answers it from a prefix cache,
+    unless a trace says which it shares; images repeat as the load says. Sampling is greedy and ignores the end token,
+    so the output's length is fixed; with `usage` the server is asked to tell it all the same. A trace gives every
+    request its lengths; a word of its prompt stands for a token, which it is to most tokenizers.
 
     Raises:
         UsageError: too short a prompt to be unique, no image to choose from, a count below one, or no such trace.
@@ -175,21 +169,12 @@ def build_schedule(load: LoadSpec, *, requests: int | None = None, offset: int =
     numbers = range(offset, offset + total)
     media = carried(load, offset + total)
     arrival = load.arrival
-    if arrival is None:
-        closed = tuple(_request(load, number, model, media[number]) for number in numbers)
-        return Schedule(requests=closed, concurrency=load.concurrency)
-    trace = read_trace(Path(arrival.trace_file)) if arrival.trace_file is not None else ()
-    due_s = due_times_s(arrival, seed=load.seed, count=offset + total, trace=trace)
-    return Schedule(
-        requests=tuple(
-            dataclasses.replace(
-                _request(load, number, model, media[number], trace[number % len(trace)] if trace else None),
-                due_s=due_s[number],
-            )
-            for number in numbers
-        ),
-        concurrency=load.concurrency,
-    )
+    traced = read_trace(Path(arrival.trace_file)) if arrival is not None and arrival.trace_file is not None else ()
+    built = tuple(_request(load, number, media[number], traced, model=model, usage=usage) for number in numbers)
+    if arrival is not None:
+        due_s = due_times_s(arrival, seed=load.seed, count=offset + total, trace=traced)
+        built = tuple(dataclasses.replace(each, due_s=due_s[each.index]) for each in built)
+    return Schedule(requests=built, concurrency=load.concurrency)
 
 
 def _check(load: LoadSpec, *, last: int) -> None:
@@ -203,8 +188,8 @@ def _check(load: LoadSpec, *, last: int) -> None:
             f"the load's prompt_chars is {load.prompt_chars}: at least {MIN_PROMPT_CHARS} are needed to give every "
             "request a prompt of its own"
         )
-    if last >= 10**_NUMBER_DIGITS:
-        raise UsageError(f"the load has more than {10**_NUMBER_DIGITS} requests; ask for fewer")
+    if last >= 10**NUMBER_DIGITS:
+        raise UsageError(f"the load has more than {10**NUMBER_DIGITS} requests; ask for fewer")
     if load.media and load.image is not None:
         raise UsageError("load.image and load.media exclude each other", hint="make the image a class of load.media")
     if load.stages and sum(stage.requests for stage in load.stages) != load.requests:
@@ -218,11 +203,13 @@ def _check(load: LoadSpec, *, last: int) -> None:
 
 
 def _request(
-    load: LoadSpec, number: int, model: str, media: Carried, entry: TraceEntry | None = None
+    load: LoadSpec, number: int, media: Carried, traced: Sequence[TraceEntry] = (), *, model: str, usage: bool
 ) -> ScheduledRequest:
-    """Build request `number`, as long as `entry` says: its JSON is written with marks for the media and cut there."""
-    prompt = _prompt(load.seed, number, load.prompt_chars) if entry is None else _words(load.seed, number, entry)
-    output_tokens = load.output_tokens if entry is None else entry.output_length
+    """Build request `number`, as long as a trace says: its JSON is written with marks for the media and cut there."""
+    if not traced:
+        prompt, output_tokens = prompt_of_chars(load.seed, number, load.prompt_chars), load.output_tokens
+    else:
+        prompt, output_tokens = prompt_of_trace(load.seed, number, traced), traced[number % len(traced)].output_length
     if load.request is not None:
         return _own_request(load.request, number, prompt)
     content: list[dict[str, object]] = [{"type": "text", "text": prompt}]
@@ -235,6 +222,7 @@ def _request(
         "temperature": 0,
         "ignore_eos": True,
         "stream": True,
+        **({"stream_options": {"include_usage": True}} if usage else {}),
     }
     rest = json.dumps(body, separators=(",", ":")).encode()
     parts: list[bytes] = []
@@ -265,22 +253,3 @@ def _own_request(spec: RequestSpec, number: int, prompt: str) -> ScheduledReques
         content_type=spec.content_type,
         answer=spec.answer,
     )
-
-
-def _prompt(seed: int, number: int, chars: int) -> str:
-    """Write `chars` characters of words, led by the request's number.
-
-    The number's digits are reversed: neighbours then differ in their first token already.
-    """
-    return " ".join(_led_words(seed, number, chars // 4 + 1))[:chars]
-
-
-def _words(seed: int, number: int, entry: TraceEntry) -> str:
-    """Write a prompt of as many words as `entry` has tokens, led by the request's number."""
-    return " ".join(_led_words(seed, number, entry.input_length - 1))
-
-
-def _led_words(seed: int, number: int, count: int) -> tuple[str, ...]:
-    words = random.Random(f"{seed}:{number}").choices(_WORDS, k=count)  # noqa: S311 - a seeded text, no secret
-    lead = f"{number:0{_NUMBER_DIGITS}d}"[::-1]
-    return (lead, *words)

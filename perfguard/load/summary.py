@@ -40,6 +40,7 @@ def summarise(digest: str, replay: Replay, slo: SloSpec | None) -> LoadResult:
     good = [record for record in records if record.outcome is RequestOutcome.OK]
     failed = sorted((r for r in records if r.outcome is not RequestOutcome.OK), key=lambda record: record.finished_s)
     duration_s = (max(r.finished_s for r in records) - min(r.sent_s for r in records)) if records else 0.0
+    tokens = [record.output_tokens for record in good if record.output_tokens is not None]
     send_lag = latency_summary(r.sent_s - r.intended_s for r in records if r.intended_s is not None)
     dispatch_lag = latency_summary(replay.dispatch_s)
     return LoadResult(
@@ -61,6 +62,7 @@ def summarise(digest: str, replay: Replay, slo: SloSpec | None) -> LoadResult:
         goodput_rps=_goodput_rps(good, slo, duration_s),
         send_lag_p99_ms=None if send_lag is None else send_lag.p99_ms,
         dispatch_lag_p99_ms=None if dispatch_lag is None else dispatch_lag.p99_ms,
+        output_tokens_per_s=sum(tokens) / duration_s if tokens and duration_s else None,
         media=_by_class(records, replay.media_classes),
     )
 

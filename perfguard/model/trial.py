@@ -107,7 +107,8 @@ class LoadResult:
     service levels, None where it has none. `send_lag_p99_ms` is how late an open loop sent, the wait for a free place
     among `concurrency` included; `dispatch_lag_p99_ms` without that wait: the generator's own fault.
 
-    `media` has the classes of a mix, `stages` the stages of a ramp; the figures above are of all of them together.
+    `output_tokens_per_s` counts the tokens of requests that succeeded, None where none of them is known. `media` has
+    the classes of a mix, `stages` the stages of a ramp; the figures above are of all of them together.
     """
 
     schedule_digest: str
@@ -128,6 +129,7 @@ class LoadResult:
     goodput_rps: float | None = None
     send_lag_p99_ms: float | None = None
     dispatch_lag_p99_ms: float | None = None
+    output_tokens_per_s: float | None = None
     media: tuple[MediaResult, ...] = ()
     stages: tuple[StageResult, ...] = ()
 

@@ -7,6 +7,7 @@ import re
 import socket
 import urllib.parse
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from perfguard.load.client import generator_veto, run_load
@@ -14,11 +15,13 @@ from perfguard.load.schedule import build_schedule, in_stages
 from perfguard.load.trace import read_trace
 from perfguard.model.errors import PerfguardError, UsageError
 from perfguard.model.progress import Progress
-from perfguard.model.scenario import ArrivalKind, ArrivalSpec, LoadSpec, Scenario, StageSpec
+from perfguard.model.scenario import ArrivalKind, ArrivalSpec, LoadSpec, Scenario, SloSpec, StageSpec
 from perfguard.model.trial import LoadResult
 from perfguard.workflows.scenarios import check_scenario
 
 _CONNECT_TIMEOUT_S = 10.0
+_LIMITS = ("ttft", "e2e", "tpot")
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _RAMP = re.compile(r"(?P<over>clients|rate)=(?P<values>\d+(?:\.\d+)?(?:,\d+(?:\.\d+)?)*)")
 
 
@@ -33,6 +36,7 @@ class LoadChanges:
     concurrency: int | None = None
     seed: int | None = None
     ramp: str | None = None
+    slo: str | None = None
 
 
 def changed_load(scenario: Scenario, changes: LoadChanges) -> LoadSpec:
@@ -73,6 +77,7 @@ def changed_load(scenario: Scenario, changes: LoadChanges) -> LoadSpec:
         requests=load.requests if requests is None else requests,
         concurrency=load.concurrency if changes.concurrency is None else changes.concurrency,
         seed=load.seed if changes.seed is None else changes.seed,
+        slo=load.slo if changes.slo is None else _slo(changes.slo),
     )
     if ramp is not None:
         stages = ramp.stages(load.requests if requests is None else requests)
@@ -118,6 +123,21 @@ def _ramp(text: str, changes: LoadChanges) -> _Ramp:
     return _Ramp(over_rate=over_rate, values=values)
 
 
+def _slo(text: str) -> SloSpec:
+    """Read `ttft=500,e2e=2000,tpot=50`, any of them, in milliseconds.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    pairs = [part.partition("=") for part in text.split(",")]
+    names = [name for name, _, _ in pairs]
+    if not all(name in _LIMITS and _NUMBER.fullmatch(value) for name, _, value in pairs) or len({*names}) < len(names):
+        raise UsageError(
+            f"--slo {text} is no service level", hint="give milliseconds, any of ttft=500,e2e=2000,tpot=50"
+        )
+    return SloSpec(**{f"{name}_ms": float(value) for name, _, value in pairs})
+
+
 def _arrival(arrival: ArrivalSpec | None, changes: LoadChanges) -> ArrivalSpec:
     if changes.arrival is ArrivalKind.TRACE and (arrival is None or arrival.trace_file is None):
         raise UsageError("--arrival trace needs a trace", hint="give --trace FILE")
@@ -142,24 +162,20 @@ class Driven:
     veto: str | None
 
 
-def drive(url: str, load: LoadSpec, *, model: str, progress: Progress) -> Driven:
-    """Send the measured requests of `load` to the server at `url`; there is no warm-up.
+def drive(url: str, load: LoadSpec, *, model: str, progress: Progress, warmup: int = 0) -> Driven:
+    """Send the measured requests of `load` to the server at `url`, after `warmup` others that are not measured.
 
     Raises:
         UsageError: `url` is none, or the load cannot be built.
         PerfguardError: nothing answers there.
     """
     check_answers(url)
-    progress.step(f"making {load.requests} requests")
-    schedule = in_stages(load, build_schedule(load, requests=load.requests, model=model))
-    result = run_load(
-        url,
-        schedule,
-        concurrency=load.concurrency,
-        timeout_s=load.request_timeout_s,
-        slo=load.slo,
-        progress=progress,
-    )
+    progress.step(f"making {load.requests + warmup} requests")
+    schedule = in_stages(load, build_schedule(load, requests=load.requests, model=model, usage=True))
+    send = partial(run_load, url, concurrency=load.concurrency, timeout_s=load.request_timeout_s, progress=progress)
+    if warmup:
+        send(build_schedule(load, requests=warmup, offset=load.requests, model=model, usage=True))
+    result = send(schedule, slo=load.slo)
     return Driven(load=load, result=result, veto=generator_veto(result))
 
 

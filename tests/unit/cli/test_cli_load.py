@@ -158,6 +158,36 @@ def test_a_mix_has_a_row_for_every_class(server, capsys, tmp_path):
     assert f"  {images.count(2)}  " in rows["clip [b]"].replace("   ", "  ")
 
 
+def test_a_service_level_of_the_command_line_counts(server, capsys):
+    command = ["load", "--url", server.url, "-s", "text-only", "--requests", "4", "--slo"]
+    assert run_cli([*command, "e2e=60000,ttft=60000.5"]) == 0
+    out = capsys.readouterr().out
+    assert "with TTFT <= 60000.5 ms, E2E <= 60000 ms" in out
+    assert run_cli([*command, "e2e=1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["result"]["goodput_rps"] == 0.0
+
+
+def test_others_may_go_first_and_every_request_may_be_written_down(server, capsys, tmp_path):
+    path = tmp_path / "records.jsonl"
+    command = ["load", "--url", server.url, "-s", "text-only", "--requests", "4", "--warmup", "3", "--json"]
+    assert run_cli([*command, "--records", str(path)]) == 0
+    result = json.loads(capsys.readouterr().out)["result"]
+    assert (result["sent"], len(server.bodies)) == (4, 7)
+    assert len({body["messages"][0]["content"][0]["text"] for body in server.bodies}) == 7
+    assert all(body["stream_options"] == {"include_usage": True} for body in server.bodies)
+    # Two tokens were asked for, and the server does not tell how many it made.
+    assert result["output_tokens_per_s"] == pytest.approx(2 * result["throughput_rps"])
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [record["index"] for record in records] == [0, 1, 2, 3]
+    assert all(record["sent_s"] < record["first_token_s"] < record["finished_s"] for record in records)
+
+
+def test_records_that_cannot_be_written_are_one_clear_line(server, capsys):
+    command = ["load", "--url", server.url, "-s", "text-only", "--requests", "2", "-q"]
+    assert run_cli([*command, "--records", "/nonexistent/records.jsonl"]) == 129
+    assert "cannot write /nonexistent/records.jsonl" in capsys.readouterr().err
+
+
 def test_progress_goes_to_stderr_unless_quiet(server, capsys):
     command = ["load", "--url", server.url, "-s", "text-only", "--requests", "4"]
     assert run_cli(command) == 0
@@ -210,6 +240,10 @@ def test_nothing_that_answers_is_one_clear_line(server, capsys):
         (["--url", "URL", "--ramp", "clients=1,2", "--concurrency", "3"], "and --concurrency exclude"),
         (["--url", "URL", "--ramp", "rate=1,2", "--trace", "t.jsonl"], "and --trace exclude each other"),
         (["--url", "URL", "--ramp", "clients=1,2", "--requests", "0"], "load.requests must be greater than 0"),
+        (["--url", "URL", "--slo", "ttft:500"], "--slo ttft:500 is no service level"),
+        (["--url", "URL", "--slo", "itl=5"], "is no service level"),
+        (["--url", "URL", "--slo", "e2e=5,e2e=6"], "is no service level"),
+        (["--url", "URL", "--slo", "e2e=0"], "limits of load.slo must be greater than 0"),
         ([], "--url"),
     ],
 )
