@@ -68,6 +68,9 @@ def load_command(
         ramp=ramp,
         slo=slo,
     )
+    if records is not None:
+        # Before minutes go into a load that cannot be written down.
+        write_records(records)
     progress = make_progress(Console(stderr=True), quiet=quiet)
     try:
         load = changed_load(load_scenario(scenario), changes)
@@ -75,7 +78,7 @@ def load_command(
     finally:
         progress.close()
     if records is not None:
-        write_records(driven, records)
+        write_records(records, driven)
     if as_json:
         sys.stdout.write(json.dumps(driven_document(driven, url), indent=2, allow_nan=False) + "\n")
     else:

@@ -32,15 +32,15 @@ def driven_document(driven: Driven, url: str) -> dict[str, Any]:
     }
 
 
-def write_records(driven: Driven, path: Path) -> None:
-    """Write a line of JSON for each request.
+def write_records(path: Path, driven: Driven | None = None) -> None:
+    """Write a line of JSON for each request; without any yet, see whether `path` can be written.
 
     Raises:
-        UsageError: `path` cannot be written.
+        UsageError: it cannot.
     """
-    lines = [msgspec.json.encode(record) + b"\n" for record in driven.result.records]
+    records = () if driven is None else driven.result.records
     try:
-        path.write_bytes(b"".join(lines))
+        path.write_bytes(b"".join(msgspec.json.encode(record) + b"\n" for record in records))
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}", hint="give another --records FILE") from error
 

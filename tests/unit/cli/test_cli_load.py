@@ -186,6 +186,7 @@ def test_records_that_cannot_be_written_are_one_clear_line(server, capsys):
     command = ["load", "--url", server.url, "-s", "text-only", "--requests", "2", "-q"]
     assert run_cli([*command, "--records", "/nonexistent/records.jsonl"]) == 129
     assert "cannot write /nonexistent/records.jsonl" in capsys.readouterr().err
+    assert server.bodies == []
 
 
 def test_progress_goes_to_stderr_unless_quiet(server, capsys):
