@@ -142,6 +142,12 @@ def mixed(tmp_path, scenario="mm-small-images", changes=()):
     return read_scenario(path)
 
 
+def test_the_example_of_a_mix_and_a_ramp_is_right():
+    load = read_scenario(scenario_dir() / "examples" / "mixed-ramp.toml").load
+    assert [each.name for each in load.media] == ["small", "two large", "clip", "text"]
+    assert (load.requests, [stage.concurrency for stage in load.stages]) == (420, [8, 32, 96])
+
+
 def test_a_mix_and_stages_are_read(tmp_path):
     load = mixed(tmp_path).load
     assert [(each.name, each.weight, each.repeated_frac) for each in load.media] == [
