@@ -112,7 +112,7 @@ def _ramp(text: str, changes: LoadChanges) -> _Ramp:
             f"--ramp {text} is no ramp", hint="give clients=1,8,32 (a closed loop) or rate=10,20,40 (requests a second)"
         )
     over_rate = found["over"] == "rate"
-    given = {"--trace": changes.trace, "--rate": changes.rate}
+    given: dict[str, object] = {"--trace": changes.trace, "--rate": changes.rate}
     if not over_rate:
         given |= {"--arrival": changes.arrival, "--concurrency": changes.concurrency}
     if excluded := [name for name, value in given.items() if value is not None]:

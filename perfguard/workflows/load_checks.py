@@ -17,9 +17,10 @@ def fill_requests(load: Any) -> None:
     stages = load.get("stages") if isinstance(load, dict) else None
     if not isinstance(stages, list) or "requests" in load:
         return
-    counts = [stage.get("requests") for stage in stages if isinstance(stage, dict)]
-    if counts and all(isinstance(count, int) for count in counts):
-        load["requests"] = sum(counts)
+    counts = [stage.get("requests") if isinstance(stage, dict) else None for stage in stages]
+    whole = [count for count in counts if isinstance(count, int)]
+    if whole and len(whole) == len(counts):
+        load["requests"] = sum(whole)
 
 
 def check_media(load: LoadSpec, where: str) -> None:
