@@ -11,7 +11,7 @@ from rich.table import Table
 
 from perfguard.cli.options import JsonOption
 from perfguard.model.errors import EXIT_OK
-from perfguard.model.scenario import LoadSpec, Scenario
+from perfguard.model.scenario import LoadSpec, MediaSpec, Scenario
 from perfguard.model.study import StudySpec
 from perfguard.workflows.scenarios import DEFAULT_SCENARIO, list_scenarios, scenario_dir
 from perfguard.workflows.study_files import DEFAULT_STUDY, list_studies
@@ -72,6 +72,8 @@ def _studies(studies: tuple[StudySpec, ...]) -> Table:
 
 
 def _clients(load: LoadSpec) -> str:
+    if load.stages:
+        return ", ".join(f"{stage.concurrency or stage.request_rate:g}" for stage in load.stages)
     if load.arrival is None:
         return str(load.concurrency)
     rate = load.arrival.request_rate
@@ -79,10 +81,18 @@ def _clients(load: LoadSpec) -> str:
 
 
 def _describe(scenario: Scenario) -> str:
-    image, request = scenario.load.image, scenario.load.request
-    if request is not None:
-        return f"{request.method} {request.path}"
-    if image is None:
-        return f"text, {scenario.load.output_tokens} tokens out"
+    load = scenario.load
+    if load.request is not None:
+        return f"{load.request.method} {load.request.path}"
+    media = load.media or (MediaSpec(name="", weight=1, image=load.image),)
+    what = _medium(media[0]) if len(media) == 1 else f"mix of {', '.join(each.name for each in media)}"
+    return f"{what}, {load.output_tokens} tokens out"
+
+
+def _medium(media: MediaSpec) -> str:
+    if (video := media.video) is not None:
+        return f"{video.width_px}x{video.height_px} video of {video.frames} frames"
+    if (image := media.image) is None:
+        return "text"
     count = "" if image.count == 1 else f"{image.count} x "
-    return f"{count}{image.width_px}x{image.height_px} {image.format.value}, {scenario.load.output_tokens} tokens out"
+    return f"{count}{image.width_px}x{image.height_px} {image.format.value}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 from perfguard.load.stream import Plain, Stream
-from perfguard.load.summary import TICK_S, Replay, summarise
+from perfguard.load.summary import TICK_S, Replay, summarise, summarise_stages
 from perfguard.model.scenario import AnswerKind, SloSpec
 from perfguard.model.trial import LoadResult, RequestOutcome, RequestRecord
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from perfguard.load.schedule import Schedule, ScheduledRequest
+    from perfguard.model.progress import Progress
 
 # The client's one thread is what bounds it: driven by a server that costs nothing it used 0.94 to 1.00 of a core, at
 # 8,000 requests of 5 kB or 6,000 of 180 kB a second, and 0.06 under a real server on two cores.
@@ -35,11 +36,18 @@ _ERROR_BODY_BYTES = 4096
 # Shorter than servers keep an idle connection (uvicorn 5 s, gunicorn 2 s): else an open loop now and then sends into
 # one that is just being closed, and counts an error that no user would see.
 _KEEPALIVE_S = 1.5
+_PROGRESS_S = 1.0
 _ACCEPT = {AnswerKind.OPENAI_STREAM: "text/event-stream", AnswerKind.PLAIN: "*/*"}
 
 
 def run_load(
-    base_url: str, schedule: Schedule, *, concurrency: int, timeout_s: float, slo: SloSpec | None = None
+    base_url: str,
+    schedule: Schedule,
+    *,
+    concurrency: int,
+    timeout_s: float,
+    slo: SloSpec | None = None,
+    progress: Progress | None = None,
 ) -> LoadResult:
     """Send every request of `schedule` to the server at `base_url` and wait for all the answers.
 
@@ -49,7 +57,8 @@ def run_load(
     a server that stands still is charged for the requests that it kept waiting.
 
     A request that fails is recorded and counted, and never raises; `timeout_s` bounds one request from its sending to
-    its last byte. Ctrl-C closes the connections and raises `KeyboardInterrupt`. `slo` is what goodput counts by.
+    its last byte. Ctrl-C closes the connections and raises `KeyboardInterrupt`. `slo` is what goodput counts by;
+    `progress` is told once a second how far the load is.
 
     Time to first token ends with the first event that carries a choice, the role-only delta included: servers send
     that delta together with the first token's text, and a first token that is half a character has no text at all.
@@ -61,14 +70,39 @@ def run_load(
     with warnings.catch_warnings():
         # aiohttp warns of bodies over 1 MiB that may block the loop; `generator_lag_p99_ms` measures just that.
         warnings.simplefilter("ignore", ResourceWarning)
-        replay = asyncio.run(_replay(base_url, schedule.requests, concurrency, timeout_s))
-    return summarise(schedule.digest, replay, slo)
+        if not schedule.stages:
+            replay = asyncio.run(
+                _replay(base_url, schedule, concurrency=concurrency, timeout_s=timeout_s, progress=progress)
+            )
+            return summarise(schedule.digest, replay, slo)
+        stages: list[tuple[str, Replay]] = []
+        start_s = time.perf_counter()
+        for stage in schedule.stages:
+            replaying = _replay(
+                base_url,
+                stage,
+                concurrency=stage.concurrency,
+                timeout_s=timeout_s,
+                progress=progress,
+                start_s=start_s,
+            )
+            stages.append((stage.name, asyncio.run(replaying)))
+    return summarise_stages(schedule.digest, stages, slo)
 
 
 def generator_veto(
     result: LoadResult, *, cpu_limit_frac: float = CPU_LIMIT_FRAC, lag_limit_ms: float = LAG_LIMIT_MS
 ) -> str | None:
-    """Say why `result` shows the load generator's limits instead of the server's; None where it does not."""
+    """Say why `result` shows the load generator's limits instead of the server's; None where it does not.
+
+    A ramp is judged stage by stage: what is little beside the whole of it may be much in one.
+    """
+    for stage in result.stages:
+        veto = generator_veto(stage.result, cpu_limit_frac=cpu_limit_frac, lag_limit_ms=lag_limit_ms)
+        if veto is not None:
+            return f"stage {stage.name}: {veto}"
+    if result.stages:
+        return None
     if result.generator_cpu_frac > cpu_limit_frac:
         return (
             f"load generator: it used {result.generator_cpu_frac:.0%} of its core (limit {cpu_limit_frac:.0%}), so the "
@@ -88,25 +122,38 @@ def generator_veto(
     return None
 
 
-async def _replay(base_url: str, requests: Sequence[ScheduledRequest], concurrency: int, timeout_s: float) -> Replay:
-    """Send all requests, with the ticker running beside."""
-    replay = Replay()
+async def _replay(
+    base_url: str,
+    schedule: Schedule,
+    *,
+    concurrency: int,
+    timeout_s: float,
+    progress: Progress | None,
+    start_s: float | None = None,
+) -> Replay:
+    """Send all requests, with the ticker running beside; times count from `start_s`, or from the first sending."""
+    requests = schedule.requests
+    replay = Replay(media_classes={each.index: each.media_class for each in requests if each.media_class})
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=concurrency, keepalive_timeout=_KEEPALIVE_S),
         timeout=aiohttp.ClientTimeout(total=timeout_s, ceil_threshold=3600.0),
         cookie_jar=aiohttp.DummyCookieJar(),
     ) as session:
-        ticker = asyncio.create_task(_tick(replay.lateness_s))
-        cpu_s, start_s = time.thread_time(), time.perf_counter()
-        sender = _Sender(session=session, url=base_url.rstrip("/"), start_s=start_s, replay=replay)
+        beside = [asyncio.create_task(_tick(replay.lateness_s))]
+        if progress is not None:
+            beside.append(asyncio.create_task(_tell(replay, schedule, progress)))
+        cpu_s, begun_at = time.thread_time(), time.perf_counter()
+        origin = begun_at if start_s is None else start_s
+        sender = _Sender(session=session, url=base_url.rstrip("/"), start_s=origin, replay=replay)
         try:
             if requests and requests[0].due_s is not None:
-                await _open_loop(sender, requests, concurrency)
+                await _open_loop(sender, requests, concurrency, begun_at)
             else:
                 await _closed_loop(sender, requests, concurrency)
         finally:
-            replay.cpu_s, replay.wall_s = time.thread_time() - cpu_s, time.perf_counter() - start_s
-            ticker.cancel()
+            replay.cpu_s, replay.wall_s = time.thread_time() - cpu_s, time.perf_counter() - begun_at
+            for task in beside:
+                task.cancel()
     return replay
 
 
@@ -116,6 +163,19 @@ async def _tick(lateness_s: list[float]) -> None:
         due_s = time.perf_counter() + TICK_S
         await asyncio.sleep(TICK_S)
         lateness_s.append(max(0.0, time.perf_counter() - due_s))
+
+
+async def _tell(replay: Replay, schedule: Schedule, progress: Progress) -> None:
+    """Tell, once a second, how many requests have ended."""
+    stage = f"{schedule.name}: " if schedule.name else ""
+    told = failed = 0
+    while True:
+        await asyncio.sleep(_PROGRESS_S)
+        new = replay.records[told:]
+        told += len(new)
+        failed += sum(record.outcome is not RequestOutcome.OK for record in new)
+        errors = f", {failed} failed" if failed else ""
+        progress.step(f"{stage}{told} of {len(schedule.requests)} requests, {len(new)} in the last second{errors}")
 
 
 async def _closed_loop(sender: _Sender, requests: Sequence[ScheduledRequest], concurrency: int) -> None:
@@ -129,8 +189,8 @@ async def _closed_loop(sender: _Sender, requests: Sequence[ScheduledRequest], co
     await asyncio.gather(*(client() for _ in range(min(concurrency, len(requests)))))
 
 
-async def _open_loop(sender: _Sender, requests: Sequence[ScheduledRequest], concurrency: int) -> None:
-    """Send each request when it is due, counted from the first; later only where `concurrency` are in flight."""
+async def _open_loop(sender: _Sender, requests: Sequence[ScheduledRequest], concurrency: int, begun_at: float) -> None:
+    """Send each request when it is due, the first at `begun_at`; later only where `concurrency` are in flight."""
     places = asyncio.Semaphore(concurrency)
     first_due_s = requests[0].due_s or 0.0
     tasks: list[asyncio.Task[None]] = []
@@ -144,7 +204,7 @@ async def _open_loop(sender: _Sender, requests: Sequence[ScheduledRequest], conc
 
     try:
         for request in requests:
-            intended_at = sender.start_s + (request.due_s or 0.0) - first_due_s
+            intended_at = begun_at + (request.due_s or 0.0) - first_due_s
             if (wait_s := intended_at - time.perf_counter()) > 0:
                 await asyncio.sleep(wait_s)
             # When it could be sent: no request overtakes one that waits for a place.
@@ -163,7 +223,7 @@ async def _open_loop(sender: _Sender, requests: Sequence[ScheduledRequest], conc
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Sender:
-    """Sends single requests of a replay that began at `start_s`, and records them."""
+    """Sends single requests and records them; their times count from `start_s`."""
 
     session: aiohttp.ClientSession
     url: str

@@ -6,14 +6,15 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perfguard.load import media
 from perfguard.load.arrivals import due_times_s
+from perfguard.load.mix import Carried, carried
+from perfguard.load.prompts import MIN_PROMPT_CHARS, NUMBER_DIGITS, prompt_of_chars, prompt_of_trace
 from perfguard.load.trace import TraceEntry, read_trace
 from perfguard.model.errors import UsageError
 from perfguard.model.scenario import AnswerKind
@@ -23,25 +24,16 @@ if TYPE_CHECKING:
 
 CHAT_PATH = "/v1/chat/completions"
 
-_NUMBER_DIGITS = 7
-MIN_PROMPT_CHARS = _NUMBER_DIGITS + 1
-_WORD_LIST = (
-    "amber anchor apple arrow autumn basket beacon birch bottle branch bridge bronze candle canyon carbon castle "
-    "cedar circle cloud cobalt copper coral cotton crystal dawn desert drift eagle ember fabric falcon feather "
-    "field flint forest frost garden glacier granite harbor hazel helmet hollow horizon island ivory jasper "
-    "kettle"
-)
-_WORDS = _WORD_LIST.split()
-_IMAGE_MARK = "@image-{}@"
+_MEDIA_MARK = "@media-{}@"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduledRequest:
-    """One request: its number in the whole schedule and its body, cut where the images stand.
+    """One request: its number in the whole schedule and its body, cut where images and videos stand.
 
     Requests share the bytes of an image, so a schedule costs the memory of its distinct images only. `due_s` is when
     it is due in the whole schedule, in seconds; None in a closed loop. `output_tokens` is what it asks for, None where
-    that is not known.
+    that is not known. `media_class` is the class of a mix that it is of, else empty.
     """
 
     index: int
@@ -52,6 +44,7 @@ class ScheduledRequest:
     answer: AnswerKind = AnswerKind.OPENAI_STREAM
     due_s: float | None = None
     output_tokens: int | None = None
+    media_class: str = ""
 
     @property
     def body(self) -> bytes:
@@ -61,15 +54,23 @@ class ScheduledRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Requests in the order in which they are sent, with at most `concurrency` in flight."""
+    """Requests in the order in which they are sent, with at most `concurrency` in flight.
+
+    `stages`, where there are any, are pieces of it that follow one another, with a `name` and a concurrency of their
+    own; the due times of an open loop begin anew in each.
+    """
 
     requests: tuple[ScheduledRequest, ...]
     concurrency: int
+    name: str = ""
+    stages: tuple[Schedule, ...] = ()
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) over the concurrency and every request; equal digests mean equal loads."""
         sha = hashlib.sha256(f"concurrency={self.concurrency}\n".encode())
+        for stage in self.stages:
+            sha.update(f"stage={len(stage.requests)}:{stage.concurrency}\n".encode())
         for request in self.requests:
             sha.update(b"%d:%d\n" % (request.index, sum(map(len, request.parts))))
             if request.due_s is not None:
@@ -110,23 +111,54 @@ def build_phases(load: LoadSpec, *, model: str = "default") -> PhasedSchedule:
     def piece(requests: int) -> Schedule:
         return Schedule(requests=tuple(itertools.islice(left, requests)), concurrency=load.concurrency)
 
+    warmup, settling = piece(load.warmup_requests), piece(load.settling_requests)
+    measured = in_stages(load, piece(load.requests))
     return PhasedSchedule(
-        warmup=piece(load.warmup_requests),
-        settling=piece(load.settling_requests),
-        measured=piece(load.requests),
+        warmup=warmup,
+        settling=settling,
+        measured=measured,
         profiled=piece(load.profiled_requests),
-        digest=whole.digest,
+        digest=hashlib.sha256(f"{whole.digest} {measured.digest}".encode()).hexdigest()
+        if load.stages
+        else whole.digest,
     )
 
 
-def build_schedule(load: LoadSpec, *, requests: int | None = None, offset: int = 0, model: str = "default") -> Schedule:
+def in_stages(load: LoadSpec, schedule: Schedule) -> Schedule:
+    """Cut `schedule`, the measured requests of `load`, into the load's stages; without any it stays as it is.
+
+    Every stage of an open loop has the same sequence of arrivals, stretched to its own rate.
+    """
+    if not load.stages:
+        return schedule
+    left = iter(schedule.requests)
+    stages = []
+    for spec in load.stages:
+        requests = tuple(itertools.islice(left, spec.requests))
+        if load.arrival is not None and spec.request_rate is not None:
+            arrival = dataclasses.replace(load.arrival, request_rate=spec.request_rate)
+            due_s = due_times_s(arrival, seed=load.seed, count=len(requests))
+            requests = tuple(dataclasses.replace(each, due_s=due) for each, due in zip(requests, due_s, strict=True))
+        concurrency = load.concurrency if spec.concurrency is None else spec.concurrency
+        name = f"{concurrency} clients" if spec.request_rate is None else f"{spec.request_rate:g} a second"
+        stages.append(Schedule(requests=requests, concurrency=concurrency, name=name))
+    return Schedule(
+        requests=tuple(request for stage in stages for request in stage.requests),
+        concurrency=load.concurrency,
+        stages=tuple(stages),
+    )
+
+
+def build_schedule(
+    load: LoadSpec, *, requests: int | None = None, offset: int = 0, model: str = "default", usage: bool = False
+) -> Schedule:
     """Build `requests` requests of the endless sequence that `load` describes, from number `offset` on.
 
     `requests` None means all of a trial's: warm-up, settling, measured and profiled. The same `load` and number always
-    give the same body. Every prompt starts with text of its own, so that no server answers it from a prefix cache;
-    images repeat after `load.distinct_images`. Sampling is greedy and ignores the end token, so the output's length is
-    fixed. A trace gives every request its lengths; a word of its prompt stands for a token, which it is to most
-    tokenizers.
+    give the same body. Every prompt starts with text of its own, so that no server answers it from a prefix cache,
+    unless a trace says which it shares; images repeat as the load says. Sampling is greedy and ignores the end token,
+    so the output's length is fixed; with `usage` the server is asked to tell it all the same. A trace gives every
+    request its lengths; a word of its prompt stands for a token, which it is to most tokenizers.
 
     Raises:
         UsageError: too short a prompt to be unique, no image to choose from, a count below one, or no such trace.
@@ -135,21 +167,14 @@ def build_schedule(load: LoadSpec, *, requests: int | None = None, offset: int =
     total = own if requests is None else requests
     _check(load, last=offset + total - 1)
     numbers = range(offset, offset + total)
+    media = carried(load, offset + total)
     arrival = load.arrival
-    if arrival is None:
-        closed = tuple(_request(load, number, model) for number in numbers)
-        return Schedule(requests=closed, concurrency=load.concurrency)
-    trace = read_trace(Path(arrival.trace_file)) if arrival.trace_file is not None else ()
-    due_s = due_times_s(arrival, seed=load.seed, count=offset + total, trace=trace)
-    return Schedule(
-        requests=tuple(
-            dataclasses.replace(
-                _request(load, number, model, trace[number % len(trace)] if trace else None), due_s=due_s[number]
-            )
-            for number in numbers
-        ),
-        concurrency=load.concurrency,
-    )
+    traced = read_trace(Path(arrival.trace_file)) if arrival is not None and arrival.trace_file is not None else ()
+    built = tuple(_request(load, number, media[number], traced, model=model, usage=usage) for number in numbers)
+    if arrival is not None:
+        due_s = due_times_s(arrival, seed=load.seed, count=offset + total, trace=traced)
+        built = tuple(dataclasses.replace(each, due_s=due_s[each.index]) for each in built)
+    return Schedule(requests=built, concurrency=load.concurrency)
 
 
 def _check(load: LoadSpec, *, last: int) -> None:
@@ -163,24 +188,33 @@ def _check(load: LoadSpec, *, last: int) -> None:
             f"the load's prompt_chars is {load.prompt_chars}: at least {MIN_PROMPT_CHARS} are needed to give every "
             "request a prompt of its own"
         )
-    if last >= 10**_NUMBER_DIGITS:
-        raise UsageError(f"the load has more than {10**_NUMBER_DIGITS} requests; ask for fewer")
-    if load.image is not None and (load.distinct_images < 1 or load.image.count < 1):
+    if last >= 10**NUMBER_DIGITS:
+        raise UsageError(f"the load has more than {10**NUMBER_DIGITS} requests; ask for fewer")
+    if load.media and load.image is not None:
+        raise UsageError("load.image and load.media exclude each other", hint="make the image a class of load.media")
+    if load.stages and sum(stage.requests for stage in load.stages) != load.requests:
         raise UsageError(
-            f"the load's distinct_images ({load.distinct_images}) and images per request ({load.image.count}) must be "
-            "at least 1"
+            "the load's requests are not the sum of its stages'", hint="leave the stages out, or match them"
         )
+    if load.carries_media and load.distinct_images < 1:
+        raise UsageError(f"the load's distinct_images is {load.distinct_images}: at least 1 is needed")
+    if load.image is not None and load.image.count < 1:
+        raise UsageError(f"the load's images per request are {load.image.count}: at least 1 is needed")
 
 
-def _request(load: LoadSpec, number: int, model: str, entry: TraceEntry | None = None) -> ScheduledRequest:
-    """Build request `number`, as long as `entry` says: its JSON is written with marks for the images and cut there."""
-    prompt = _prompt(load.seed, number, load.prompt_chars) if entry is None else _words(load.seed, number, entry)
-    output_tokens = load.output_tokens if entry is None else entry.output_length
+def _request(
+    load: LoadSpec, number: int, media: Carried, traced: Sequence[TraceEntry] = (), *, model: str, usage: bool
+) -> ScheduledRequest:
+    """Build request `number`, as long as a trace says: its JSON is written with marks for the media and cut there."""
+    if not traced:
+        prompt, output_tokens = prompt_of_chars(load.seed, number, load.prompt_chars), load.output_tokens
+    else:
+        prompt, output_tokens = prompt_of_trace(load.seed, number, traced), traced[number % len(traced)].output_length
     if load.request is not None:
         return _own_request(load.request, number, prompt)
     content: list[dict[str, object]] = [{"type": "text", "text": prompt}]
-    images = _images(load, number)
-    content += [{"type": "image_url", "image_url": {"url": _IMAGE_MARK.format(place)}} for place in range(len(images))]
+    marks = [_MEDIA_MARK.format(place) for place in range(len(media.urls))]
+    content += [{"type": media.part, media.part: {"url": mark}} for mark in marks]
     body = {
         "model": model,
         "messages": [{"role": "user", "content": content}],
@@ -188,13 +222,16 @@ def _request(load: LoadSpec, number: int, model: str, entry: TraceEntry | None =
         "temperature": 0,
         "ignore_eos": True,
         "stream": True,
+        **({"stream_options": {"include_usage": True}} if usage else {}),
     }
     rest = json.dumps(body, separators=(",", ":")).encode()
     parts: list[bytes] = []
-    for place, image in enumerate(images):
-        before, _, rest = rest.partition(_IMAGE_MARK.format(place).encode())
-        parts += [before, image]
-    return ScheduledRequest(index=number, parts=(*parts, rest), output_tokens=output_tokens)
+    for mark, url in zip(marks, media.urls, strict=True):
+        before, _, rest = rest.partition(mark.encode())
+        parts += [before, url]
+    return ScheduledRequest(
+        index=number, parts=(*parts, rest), output_tokens=output_tokens, media_class=media.media_class
+    )
 
 
 def _own_request(spec: RequestSpec, number: int, prompt: str) -> ScheduledRequest:
@@ -216,31 +253,3 @@ def _own_request(spec: RequestSpec, number: int, prompt: str) -> ScheduledReques
         content_type=spec.content_type,
         answer=spec.answer,
     )
-
-
-def _images(load: LoadSpec, number: int) -> tuple[bytes, ...]:
-    """Choose the images of request `number`: the set is walked through in order, again and again."""
-    if load.image is None:
-        return ()
-    urls = media.data_urls(load.image, load.seed, load.distinct_images)
-    first = number * load.image.count
-    return tuple(urls[(first + place) % len(urls)] for place in range(load.image.count))
-
-
-def _prompt(seed: int, number: int, chars: int) -> str:
-    """Write `chars` characters of words, led by the request's number.
-
-    The number's digits are reversed: neighbours then differ in their first token already.
-    """
-    return " ".join(_led_words(seed, number, chars // 4 + 1))[:chars]
-
-
-def _words(seed: int, number: int, entry: TraceEntry) -> str:
-    """Write a prompt of as many words as `entry` has tokens, led by the request's number."""
-    return " ".join(_led_words(seed, number, entry.input_length - 1))
-
-
-def _led_words(seed: int, number: int, count: int) -> tuple[str, ...]:
-    words = random.Random(f"{seed}:{number}").choices(_WORDS, k=count)  # noqa: S311 - a seeded text, no secret
-    lead = f"{number:0{_NUMBER_DIGITS}d}"[::-1]
-    return (lead, *words)

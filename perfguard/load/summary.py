@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hdrh.histogram import HdrHistogram
 
 from perfguard.model.scenario import SloSpec
-from perfguard.model.trial import LatencySummary, LoadResult, RequestOutcome, RequestRecord
+from perfguard.model.trial import LatencySummary, LoadResult, MediaResult, RequestOutcome, RequestRecord, StageResult
 
 TICK_S = 0.010
 _MICROSECONDS_PER_HOUR = 3_600_000_000
@@ -19,11 +20,13 @@ _SIGNIFICANT_DIGITS = 3
 class Replay:
     """What one replay collected: the requests in the order of their ends, and the generator's own health.
 
-    `gaps_s` are the times between the texts of answers that succeeded, `lateness_s` those of the ticker, `dispatch_s`
-    how late each request of an open loop was sent through the generator's own fault.
+    `media_classes` are the classes of a mix by the requests' numbers, empty without one. `gaps_s` are the times between
+    the texts of answers that succeeded, `lateness_s` those of the ticker, `dispatch_s` how late each request of an open
+    loop was sent through the generator's own fault.
     """
 
     records: list[RequestRecord] = field(default_factory=list)
+    media_classes: dict[int, str] = field(default_factory=dict)
     gaps_s: list[float] = field(default_factory=list)
     lateness_s: list[float] = field(default_factory=list)
     dispatch_s: list[float] = field(default_factory=list)
@@ -37,6 +40,7 @@ def summarise(digest: str, replay: Replay, slo: SloSpec | None) -> LoadResult:
     good = [record for record in records if record.outcome is RequestOutcome.OK]
     failed = sorted((r for r in records if r.outcome is not RequestOutcome.OK), key=lambda record: record.finished_s)
     duration_s = (max(r.finished_s for r in records) - min(r.sent_s for r in records)) if records else 0.0
+    tokens = [record.output_tokens for record in good if record.output_tokens is not None]
     send_lag = latency_summary(r.sent_s - r.intended_s for r in records if r.intended_s is not None)
     dispatch_lag = latency_summary(replay.dispatch_s)
     return LoadResult(
@@ -58,6 +62,46 @@ def summarise(digest: str, replay: Replay, slo: SloSpec | None) -> LoadResult:
         goodput_rps=_goodput_rps(good, slo, duration_s),
         send_lag_p99_ms=None if send_lag is None else send_lag.p99_ms,
         dispatch_lag_p99_ms=None if dispatch_lag is None else dispatch_lag.p99_ms,
+        output_tokens_per_s=sum(tokens) / duration_s if tokens and duration_s else None,
+        media=_by_class(records, replay.media_classes),
+    )
+
+
+def summarise_stages(digest: str, stages: Sequence[tuple[str, Replay]], slo: SloSpec | None) -> LoadResult:
+    """Turn the replays of a ramp's stages, with their names, into one result that holds theirs."""
+    whole = Replay()
+    for _, replay in stages:
+        whole.records += replay.records
+        whole.media_classes |= replay.media_classes
+        whole.gaps_s += replay.gaps_s
+        whole.lateness_s += replay.lateness_s
+        whole.dispatch_s += replay.dispatch_s
+        whole.cpu_s += replay.cpu_s
+        whole.wall_s += replay.wall_s
+    results = tuple(
+        StageResult(name=name, result=dataclasses.replace(summarise(digest, replay, slo), records=()))
+        for name, replay in stages
+    )
+    return dataclasses.replace(summarise(digest, whole, slo), stages=results)
+
+
+def _by_class(records: Sequence[RequestRecord], classes: Mapping[int, str]) -> tuple[MediaResult, ...]:
+    """Tell the classes of a mix apart, by name."""
+    by_name: dict[str, list[RequestRecord]] = {}
+    for record in records:
+        if record.index in classes:
+            by_name.setdefault(classes[record.index], []).append(record)
+    return tuple(_class_result(name, by_name[name]) for name in sorted(by_name))
+
+
+def _class_result(name: str, records: Sequence[RequestRecord]) -> MediaResult:
+    good = [record for record in records if record.outcome is RequestOutcome.OK]
+    return MediaResult(
+        name=name,
+        sent=len(records),
+        succeeded=len(good),
+        ttft=latency_summary(r.first_token_s - r.start_s for r in good if r.first_token_s is not None),
+        e2e=latency_summary(r.finished_s - r.start_s for r in good),
     )
 
 

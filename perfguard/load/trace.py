@@ -9,17 +9,22 @@ import msgspec
 
 from perfguard.model.errors import UsageError
 
+BLOCK_TOKENS = 512
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceEntry:
     """One line of a trace: `timestamp` in milliseconds since any moment, lengths in tokens.
 
-    Source: the traces of https://github.com/kvcache-ai/Mooncake; their other fields are not used.
+    `hash_ids` names the blocks of `BLOCK_TOKENS` tokens that the prompt begins with; requests with equal ones share
+    them, and with them what a server caches of prefixes.
+    Source: the traces of https://github.com/kvcache-ai/Mooncake; other fields are not used.
     """
 
     timestamp: float
     input_length: int
     output_length: int
+    hash_ids: tuple[int, ...] = ()
 
 
 def read_trace(path: Path) -> tuple[TraceEntry, ...]:

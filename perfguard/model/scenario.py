@@ -91,6 +91,53 @@ class ImageSpec:
     count: int = 1
 
 
+class VideoSending(str, Enum):
+    """How a video's frames are sent.
+
+    `IMAGES`: each frame as a jpeg image of its request; the server sees images and no video. `FILE`: all of them in one
+    Motion-JPEG file as a `video_url`, which the server must be able to decode.
+    """
+
+    IMAGES = "images"
+    FILE = "file"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoSpec:
+    """The video that one request carries. `frame_rate`, a second, stands in a `FILE`: servers choose frames by it."""
+
+    width_px: int
+    height_px: int
+    frames: int
+    sent_as: VideoSending = VideoSending.IMAGES
+    frame_rate: float = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaSpec:
+    """One class of the requests of a mix: images, a video or, with neither, text alone.
+
+    A request is of this class with a chance of `weight` over the sum of all weights. `repeated_frac` is the share of
+    its images (or videos) that the class sent before; the others are then all new. None walks through
+    `LoadSpec.distinct_images` of them in order, again and again.
+    """
+
+    name: str
+    weight: float
+    image: ImageSpec | None = None
+    video: VideoSpec | None = None
+    repeated_frac: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageSpec:
+    """One stage of a ramp: `requests` requests from `concurrency` clients, or due at `request_rate` in an open loop."""
+
+    requests: int
+    concurrency: int | None = None
+    request_rate: float | None = None
+
+
 class AnswerKind(str, Enum):
     """How an answer is read. `OPENAI_STREAM`: server-sent events as of `/v1/chat/completions`, ended by `[DONE]`.
 
@@ -166,6 +213,9 @@ class LoadSpec:
     before every later trial on it. `profiled_requests` follow the measured ones with
     the stack sampler attached, so that its cost is not in the user metric. `distinct_images` different
     images are made from `seed` and reused in order. `request` None sends chat completions.
+
+    `media` is a mix, in place of `image`. `stages` are a ramp: the measured requests go out stage by stage, each begun
+    when the one before is answered; `requests` is their sum. The other requests know no stages.
     """
 
     requests: int
@@ -182,6 +232,13 @@ class LoadSpec:
     request: RequestSpec | None = None
     arrival: ArrivalSpec | None = None
     slo: SloSpec | None = None
+    media: tuple[MediaSpec, ...] = ()
+    stages: tuple[StageSpec, ...] = ()
+
+    @property
+    def carries_media(self) -> bool:
+        """Whether any request carries an image or a video."""
+        return self.image is not None or any(each.image or each.video for each in self.media)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

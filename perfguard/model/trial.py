@@ -77,6 +77,25 @@ class LatencySummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MediaResult:
+    """The requests of one class of a mix; latencies are of those that succeeded."""
+
+    name: str
+    sent: int
+    succeeded: int
+    ttft: LatencySummary | None
+    e2e: LatencySummary | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageResult:
+    """One stage of a ramp; its `result` has neither single requests nor stages."""
+
+    name: str
+    result: LoadResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoadResult:
     """One replay of a schedule.
 
@@ -87,6 +106,9 @@ class LoadResult:
     text, over all requests; `tpot` one value a request. `goodput_rps` counts the requests that met the scenario's
     service levels, None where it has none. `send_lag_p99_ms` is how late an open loop sent, the wait for a free place
     among `concurrency` included; `dispatch_lag_p99_ms` without that wait: the generator's own fault.
+
+    `output_tokens_per_s` counts the tokens of requests that succeeded, None where none of them is known. `media` has
+    the classes of a mix, `stages` the stages of a ramp; the figures above are of all of them together.
     """
 
     schedule_digest: str
@@ -107,6 +129,9 @@ class LoadResult:
     goodput_rps: float | None = None
     send_lag_p99_ms: float | None = None
     dispatch_lag_p99_ms: float | None = None
+    output_tokens_per_s: float | None = None
+    media: tuple[MediaResult, ...] = ()
+    stages: tuple[StageResult, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,7 +67,7 @@ def _try(result: BisectResult, request: RunRequest, session: Session, mode: FixM
     reverted = _revert(result.culprit.revision, result.bad, request, session)
     notes = [reverted.note] if reverted.note else []
     tried: list[Arm] = [(reverted.revision, Strategy.AS_COMMITTED)] if reverted.revision is not None else []
-    if mode is FixMode.ALL and request.scenario.load.image is None:
+    if mode is FixMode.ALL and not request.scenario.load.carries_media:
         notes.append("No strategy was tried: they share images, and the scenario's requests carry none.")
     elif mode is FixMode.ALL:
         tried += [(result.bad, strategy) for strategy in STRATEGIES]

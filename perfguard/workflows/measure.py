@@ -28,10 +28,10 @@ def measure(
     Raises:
         UsageError: a revision does not exist or is named twice; strategies are asked for that have nothing to share.
     """
-    if request.scenario.load.image is None and strategies != (Strategy.AS_COMMITTED,):
+    if not request.scenario.load.carries_media and strategies != (Strategy.AS_COMMITTED,):
         raise UsageError(
             f"strategies share images between ranks, and the requests of {request.scenario.name} carry none",
-            hint="name a scenario with [load.image], or leave --strategy out",
+            hint="name a scenario with [load.image] or [[load.media]], or leave --strategy out",
         )
     repository = open_named(request, refs, progress)
     revisions = tuple(repository.resolve(ref) for ref in refs)

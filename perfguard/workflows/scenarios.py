@@ -23,13 +23,13 @@ from perfguard.model.scenario import (
     TargetSpec,
     VisionTower,
 )
+from perfguard.workflows.load_checks import MAX_REQUEST_RATE, check_media, check_stages, fill_requests
 
 DEFAULT_SCENARIO = "mm-small-images"
 # The environment that is not managed: `python` is the interpreter that runs perfguard, `python:PATH` another one.
 OWN_PYTHON = "python"
 CPU_ENVIRONMENT_SPEC = "sglang-cpu"
 _PACKAGE = Path(__file__).resolve().parent.parent
-MAX_REQUEST_RATE = 100_000
 _METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 
@@ -92,6 +92,7 @@ def read_scenario(path: Path) -> Scenario:
         # What only a chat completion has.
         load.setdefault("output_tokens", 1)
         load.setdefault("prompt_chars", 64)
+    fill_requests(load)
     arrival = load.get("arrival") if isinstance(load, dict) else None
     if isinstance(arrival, dict) and isinstance(arrival.get("trace_file"), str):
         # Beside the scenario that names it, wherever perfguard is started from.
@@ -140,8 +141,10 @@ def check_scenario(scenario: Scenario, where: str) -> None:
     if load.image is not None and min(load.image.width_px, load.image.height_px, load.image.count) <= 0:
         raise UsageError(f"{where}: load.image needs a width, a height and a count greater than 0")
     if load.request is not None:
-        _check_request(load.request, where, images=load.image is not None)
+        _check_request(load.request, where, images=load.carries_media)
     _check_arrival(load, where)
+    check_media(load, where)
+    check_stages(load, where)
     _check_command(scenario, where)
     if scenario.target.kind is TargetKind.SGLANG_SERVER:
         _check_kernels(scenario.target, where)
@@ -168,7 +171,7 @@ def _check_kernels(target: TargetSpec, where: str) -> None:
 def _check_request(request: RequestSpec, where: str, *, images: bool) -> None:
     """Refuse a request that cannot be sent as it is written."""
     if images:
-        raise UsageError(f"{where}: load.image and load.request exclude each other: images go into chat completions")
+        raise UsageError(f"{where}: images and load.request exclude each other: images go into chat completions")
     if not request.path.startswith("/"):
         raise UsageError(f"{where}: load.request.path must begin with a slash, not {request.path!r}")
     if request.method not in _METHODS:
@@ -241,5 +244,8 @@ def refuse_unknown(document: Any, kind: Any, path: Path, inside: str) -> None:
                 hint=f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}",
             )
         nested = [part for part in (known[name], *typing.get_args(known[name])) if dataclasses.is_dataclass(part)]
-        if nested:
+        if nested and typing.get_origin(known[name]) is tuple and isinstance(value, list):
+            for number, entry in enumerate(value, start=1):
+                refuse_unknown(entry, nested[0], path, f"{inside}{name} {number}: ")
+        elif nested:
             refuse_unknown(value, nested[0], path, f"{inside}{name}.")

@@ -94,6 +94,7 @@ def open_store(
         return RunStore.create(request.run_dir, {**settings, "request": kept_request(request)})
     store = RunStore.open(request.run_dir)
     kept = store.settings()
+    kept["scenario"] = _as_of_now(kept.get("scenario"))
     for key, wanted in settings.items():
         if kept.get(key) != msgspec.json.decode(msgspec.json.encode(wanted)):
             store.close()
@@ -102,6 +103,14 @@ def open_store(
                 hint="repeat the command that began it (see its report), or start anew without --resume",
             )
     return store
+
+
+def _as_of_now(scenario: Any) -> Any:
+    """Give a kept scenario the fields that scenarios have gained since its run, at their defaults."""
+    try:
+        return msgspec.json.decode(msgspec.json.encode(msgspec.convert(scenario, Scenario)))
+    except msgspec.ValidationError:
+        return scenario
 
 
 def kept_request(request: RunRequest) -> dict[str, Any]:

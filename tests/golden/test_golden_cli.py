@@ -110,6 +110,7 @@ def test_scenarios_tell_open_loops_from_closed_ones(here, capsys):
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
     assert " 96 " in lines["text-only"]
     assert "poisson, 60/s" in lines["mm-open-loop"]
+    assert "448x252 video" in lines["mm-video"]
 
 
 def test_scenarios_list_the_grids_of_studies(here, capsys):

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from perfguard.cli.main import run_cli
 from perfguard.load.schedule import CHAT_PATH
-from perfguard.workflows.scenarios import load_scenario
+from perfguard.workflows.scenarios import load_scenario, scenario_dir
 
 PIECES = (
     {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]},
@@ -115,6 +115,88 @@ def test_a_trace_is_replayed_once(server, capsys, tmp_path):
     assert sorted(len(body["messages"][0]["content"][0]["text"].split()) for body in server.bodies) == [3, 4, 5, 6, 7]
 
 
+def test_a_ramp_of_clients_has_a_row_for_every_stage(server, capsys):
+    command = ["load", "--url", server.url, "-s", "text-only", "--ramp", "clients=1,4", "--requests", "6"]
+    assert run_cli(command) == 0
+    out = capsys.readouterr().out
+    assert f"{server.url}: 12 requests in " in out
+    assert "closed loop in 2 stages" in out
+    assert [line.split()[:4] for line in out.splitlines() if " clients  " in line] == [
+        ["1", "clients", "6", "0"],
+        ["4", "clients", "6", "0"],
+    ]
+    assert run_cli([*command, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [stage["concurrency"] for stage in document["load"]["stages"]] == [1, 4]
+    assert [stage["result"]["succeeded"] for stage in document["result"]["stages"]] == [6, 6]
+    assert "records" not in document["result"]["stages"][0]["result"]
+
+
+def test_a_ramp_of_rates_is_an_open_loop(server, capsys):
+    command = ["load", "--url", server.url, "-s", "text-only", "--ramp", "rate=100,200.5", "--requests", "5"]
+    assert run_cli([*command, "--arrival", "constant"]) == 0
+    out = capsys.readouterr().out
+    assert "constant arrivals in 2 stages, at most 96 in flight" in out
+    assert "100 a second" in out
+    assert "200.5 a second" in out
+
+
+def test_a_mix_has_a_row_for_every_class(server, capsys, tmp_path):
+    text = (scenario_dir() / "text-only.toml").read_text()
+    classes = (
+        '[[load.media]]\nname = "small"\nweight = 1\nimage = { width_px = 8, height_px = 8, format = "png" }\n'
+        '[[load.media]]\nname = "clip [b]"\nweight = 1\nvideo = { width_px = 8, height_px = 8, frames = 2 }\n'
+    )
+    path = tmp_path / "mixed.toml"
+    path.write_text(text.replace("[profiling]", classes + "[profiling]"))
+    assert run_cli(["load", "--url", server.url, "-s", str(path), "--requests", "16"]) == 0
+    out = capsys.readouterr().out
+    rows = {line.split("  ")[0]: line for line in out.splitlines()}
+    assert rows.keys() >= {"small", "clip [b]"}
+    images = [sum(part["type"] == "image_url" for part in b["messages"][0]["content"]) for b in server.bodies]
+    assert set(images) == {1, 2}
+    assert f"  {images.count(2)}  " in rows["clip [b]"].replace("   ", "  ")
+
+
+def test_a_service_level_of_the_command_line_counts(server, capsys):
+    command = ["load", "--url", server.url, "-s", "text-only", "--requests", "4", "--slo"]
+    assert run_cli([*command, "e2e=60000,ttft=60000.5"]) == 0
+    out = capsys.readouterr().out
+    assert "with TTFT <= 60000.5 ms, E2E <= 60000 ms" in out
+    assert run_cli([*command, "e2e=1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["result"]["goodput_rps"] == 0.0
+
+
+def test_others_may_go_first_and_every_request_may_be_written_down(server, capsys, tmp_path):
+    path = tmp_path / "records.jsonl"
+    command = ["load", "--url", server.url, "-s", "text-only", "--requests", "4", "--warmup", "3", "--json"]
+    assert run_cli([*command, "--records", str(path)]) == 0
+    result = json.loads(capsys.readouterr().out)["result"]
+    assert (result["sent"], len(server.bodies)) == (4, 7)
+    assert len({body["messages"][0]["content"][0]["text"] for body in server.bodies}) == 7
+    assert all(body["stream_options"] == {"include_usage": True} for body in server.bodies)
+    # Two tokens were asked for, and the server does not tell how many it made.
+    assert result["output_tokens_per_s"] == pytest.approx(2 * result["throughput_rps"])
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [record["index"] for record in records] == [0, 1, 2, 3]
+    assert all(record["sent_s"] < record["first_token_s"] < record["finished_s"] for record in records)
+
+
+def test_records_that_cannot_be_written_are_one_clear_line(server, capsys):
+    command = ["load", "--url", server.url, "-s", "text-only", "--requests", "2", "-q"]
+    assert run_cli([*command, "--records", "/nonexistent/records.jsonl"]) == 129
+    assert "cannot write /nonexistent/records.jsonl" in capsys.readouterr().err
+    assert server.bodies == []
+
+
+def test_progress_goes_to_stderr_unless_quiet(server, capsys):
+    command = ["load", "--url", server.url, "-s", "text-only", "--requests", "4"]
+    assert run_cli(command) == 0
+    assert "making 4 requests" in capsys.readouterr().err
+    assert run_cli([*command, "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_a_generator_at_its_limit_makes_the_exit_code_125(server, capsys, monkeypatch):
     monkeypatch.setattr("perfguard.workflows.load.generator_veto", lambda _result: "load generator: it was slow")
     assert run_cli(["load", "--url", server.url, "-s", "text-only", "--requests", "2"]) == 125
@@ -151,6 +233,18 @@ def test_nothing_that_answers_is_one_clear_line(server, capsys):
         (["--url", "URL", "--trace", "/nonexistent.jsonl"], "cannot read the trace /nonexistent.jsonl"),
         (["--url", "URL", "--trace", "t.jsonl", "--rate", "3"], "--trace excludes --rate"),
         (["--url", "URL", "--requests", "0"], "load.requests must be greater than 0"),
+        (["--url", "URL", "--ramp", "1,2"], "--ramp 1,2 is no ramp"),
+        (["--url", "URL", "--ramp", "clients=1.5"], "clients are whole numbers"),
+        (["--url", "URL", "--ramp", "clients=0,4"], "load.stages 1: concurrency must be greater than 0"),
+        (["--url", "URL", "--ramp", "rate=0"], "request_rate must be greater than 0"),
+        (["--url", "URL", "--ramp", "clients=1,2", "--rate", "3"], "--ramp clients=1,2 and --rate exclude each other"),
+        (["--url", "URL", "--ramp", "clients=1,2", "--concurrency", "3"], "and --concurrency exclude"),
+        (["--url", "URL", "--ramp", "rate=1,2", "--trace", "t.jsonl"], "and --trace exclude each other"),
+        (["--url", "URL", "--ramp", "clients=1,2", "--requests", "0"], "load.requests must be greater than 0"),
+        (["--url", "URL", "--slo", "ttft:500"], "--slo ttft:500 is no service level"),
+        (["--url", "URL", "--slo", "itl=5"], "is no service level"),
+        (["--url", "URL", "--slo", "e2e=5,e2e=6"], "is no service level"),
+        (["--url", "URL", "--slo", "e2e=0"], "limits of load.slo must be greater than 0"),
         ([], "--url"),
     ],
 )

@@ -9,7 +9,8 @@ import json
 import pytest
 
 from perfguard.load import media
-from perfguard.load.schedule import MIN_PROMPT_CHARS, Schedule, build_phases, build_schedule
+from perfguard.load.prompts import MIN_PROMPT_CHARS
+from perfguard.load.schedule import Schedule, build_phases, build_schedule
 from perfguard.model.errors import UsageError
 from perfguard.model.scenario import AnswerKind, ImageFormat, ImageSpec, LoadSpec, RequestSpec
 
@@ -49,6 +50,12 @@ def test_a_body_asks_for_a_fixed_number_of_tokens_as_a_stream():
     }
     assert [part["type"] for part in content] == ["text", "image_url"]
     assert content[1]["image_url"]["url"].encode() == media.data_urls(IMAGE, 11, 3)[0]
+
+
+def test_usage_is_asked_for_where_it_is_wanted():
+    asked, plain = (json.loads(build_schedule(load(), usage=usage).requests[3].body) for usage in (True, False))
+    assert asked.pop("stream_options") == {"include_usage": True}
+    assert asked == plain
 
 
 def test_prompts_have_their_length_and_differ_from_the_first_characters_on():

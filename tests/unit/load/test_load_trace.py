@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from perfguard.load.prompts import prompt_of_trace
 from perfguard.load.schedule import build_schedule
 from perfguard.load.trace import TraceEntry, read_trace
 from perfguard.model.errors import UsageError
@@ -48,6 +49,26 @@ def test_a_trace_gives_its_times_and_lengths_again_and_again(tmp_path):
     assert build_schedule(spec).requests[2].due_s == 3.0545
 
 
+def test_equal_hashes_are_equal_blocks_of_a_turn():
+    trace = (
+        TraceEntry(timestamp=0, input_length=1100, output_length=1, hash_ids=(7, 8, 9)),
+        TraceEntry(timestamp=1, input_length=700, output_length=1, hash_ids=(7, 10)),
+        TraceEntry(timestamp=2, input_length=520, output_length=1, hash_ids=(7,)),
+        TraceEntry(timestamp=3, input_length=520, output_length=1),
+    )
+    prompts = [prompt_of_trace(3, number, trace).split() for number in range(8)]
+    assert [len(prompt) for prompt in prompts] == [1100, 700, 520, 520] * 2
+    first, second, third, alone = prompts[:4]
+    assert first[:512] == second[:512] == third[:512]
+    assert first[512:700] != second[512:700]
+    # What no hash covers is the request's own.
+    assert (third[512], alone[0]) == ("2000000", "3000000")
+    # A trace that is repeated is not answered from the cache of its last turn.
+    assert prompts[4][:512] != first[:512]
+    assert prompts[4][:512] == prompts[5][:512]
+    assert prompt_of_trace(4, 0, trace).split()[:512] != first[:512]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -56,6 +77,7 @@ def test_a_trace_gives_its_times_and_lengths_again_and_again(tmp_path):
         (GOOD + '{"timestamp": 6, "input_length": 1}\n', "line 2: Object missing required field `output_length`"),
         (GOOD + '{"timestamp": "6", "input_length": 1, "output_length": 1}', "line 2: Expected `float`"),
         (GOOD + GOOD.replace("5", "4"), "line 2: its timestamp lies before"),
+        (GOOD.replace("1}", '1, "hash_ids": ["a"]}'), "line 1: Expected `int`"),
         (GOOD.replace('"input_length": 1', '"input_length": 0'), "line 1: input_length and output_length"),
         ('{"timestamp": 5, "input_length": "\\ud800\n', "line 1: "),
     ],

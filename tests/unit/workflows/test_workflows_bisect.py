@@ -1,8 +1,11 @@
 """The bisect and compare workflows over a simulated server: right answers, and a resume that repeats nothing."""
 
+import contextlib
 import dataclasses
 import itertools
+import json
 import math
+import sqlite3
 from types import SimpleNamespace
 
 import numpy as np
@@ -314,6 +317,21 @@ def test_when_the_time_is_over_no_trial_begins_and_the_run_goes_on_later(lab, mo
     result = lab(bisect, world, "r0", "r11", Direction.REGRESSION, resume=True)
     assert [number for number, _ in world.ran] == list(range(1, len(world.ran) + 1))
     assert result.culprit.revision.label == "r4"
+
+
+def test_a_run_of_before_scenarios_had_mixes_and_stages_goes_on(lab, tmp_path):
+    world = World(4)
+    first = lab(bisect, world, "r0", "r11", Direction.REGRESSION)
+    (path,) = tmp_path.rglob("run.sqlite")
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        ((text,),) = connection.execute("SELECT value FROM meta WHERE key = 'settings'")
+        settings = json.loads(text)
+        for field in ("media", "stages"):
+            assert settings["scenario"]["load"].pop(field) == []
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'settings'", (json.dumps(settings),))
+    ran = len(world.ran)
+    assert lab(bisect, world, "r0", "r11", Direction.REGRESSION, resume=True).culprit == first.culprit
+    assert len(world.ran) == ran
 
 
 def test_resuming_something_else_is_refused(lab):

@@ -9,7 +9,7 @@ import pytest
 from perfguard.cli.options import ScenarioChanges, changed_scenario
 from perfguard.model.errors import UsageError
 from perfguard.model.progress import Silent
-from perfguard.model.scenario import ArrivalKind, Device, TargetKind, UserMetric, VisionTower
+from perfguard.model.scenario import ArrivalKind, Device, TargetKind, UserMetric, VideoSending, VisionTower
 from perfguard.revisions.environments import site_packages
 from perfguard.workflows.scenarios import list_scenarios, load_scenario, read_scenario, scenario_dir
 from perfguard.workflows.setup import ensure_environment, model_path
@@ -22,6 +22,8 @@ def test_the_scenarios_that_come_along():
         "mm-small-images-cuda",
         "mm-high-concurrency",
         "mm-large-images",
+        "mm-medium-images",
+        "mm-video",
         "mm-open-loop",
         "text-only",
     }
@@ -29,6 +31,9 @@ def test_the_scenarios_that_come_along():
     assert (small.load.image.width_px, small.load.concurrency) == (112, 96)
     assert (high.load.image.width_px, high.load.image.height_px, high.load.requests) == (1120, 700, 512)
     assert by_name["text-only"].load.image is None
+    (clip,) = by_name["mm-video"].load.media
+    assert (clip.video.frames, clip.video.sent_as) == (8, VideoSending.FILE)
+    assert [name for name, each in by_name.items() if not each.load.carries_media] == ["text-only"]
     arrival = by_name["mm-open-loop"].load.arrival
     assert arrival is not None
     assert (arrival.kind, arrival.request_rate) == (ArrivalKind.POISSON, 60.0)
@@ -94,6 +99,110 @@ def test_wrong_arrivals_are_told(tmp_path, before, after, message):
     path.write_text(text.replace(before, after, 1))
     with pytest.raises(UsageError) as caught:
         read_scenario(path)
+    assert message in caught.value.message
+
+
+IMAGE_TABLE = """[load.image]
+width_px = 112
+height_px = 112
+format = "jpeg"
+count = 1
+"""
+MIX = """[[load.media]]
+name = "small"
+weight = 3
+image = { width_px = 112, height_px = 112, format = "jpeg" }
+[[load.media]]
+name = "clip"
+weight = 1
+video = { width_px = 448, height_px = 252, frames = 8 }
+repeated_frac = 0.5
+[[load.media]]
+name = "text"
+weight = 1
+"""
+STAGES = """[[load.stages]]
+concurrency = 8
+requests = 100
+[[load.stages]]
+concurrency = 96
+requests = 300
+"""
+
+
+def mixed(tmp_path, scenario="mm-small-images", changes=()):
+    """Read a scenario with a mix and stages in place of its image and requests, and with `changes` on top."""
+    text = (scenario_dir() / f"{scenario}.toml").read_text()
+    for before, after in ((IMAGE_TABLE, MIX + STAGES), ("\nrequests = ", "\n# requests = "), *changes):
+        assert before in text
+        text = text.replace(before, after, 1)
+    path = tmp_path / "mixed.toml"
+    path.write_text(text)
+    return read_scenario(path)
+
+
+def test_the_example_of_a_mix_and_a_ramp_is_right():
+    load = read_scenario(scenario_dir() / "examples" / "mixed-ramp.toml").load
+    assert [each.name for each in load.media] == ["small", "two large", "clip", "text"]
+    assert (load.requests, [stage.concurrency for stage in load.stages]) == (420, [8, 32, 96])
+
+
+def test_a_mix_and_stages_are_read(tmp_path):
+    load = mixed(tmp_path).load
+    assert [(each.name, each.weight, each.repeated_frac) for each in load.media] == [
+        ("small", 3.0, None),
+        ("clip", 1.0, 0.5),
+        ("text", 1.0, None),
+    ]
+    assert (load.media[1].video.frames, load.media[1].video.sent_as, load.media[0].image.count) == (8, "images", 1)
+    assert ([stage.concurrency for stage in load.stages], load.requests) == ([8, 96], 400)
+    assert load.carries_media
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("weight = 3", "weight = 0", "load.media 1 (small): weight must be greater than 0"),
+        ("weight = 3", "wait = 3", "unknown field load.media 1: wait"),
+        ("frames = 8", "frames = 8, fps = 2", "unknown field load.media 2: video.fps"),
+        ("frames = 8", "frames = 0", "load.media 2 (clip): video needs"),
+        ("frames = 8", 'frames = 8, sent_as = "gif"', "Invalid enum value 'gif'"),
+        ('name = "clip"', 'name = "small"', "(small): every class needs a name of its own"),
+        ('format = "jpeg" }', 'format = "jpeg", count = 0 }', "load.media 1 (small): image needs"),
+        ('format = "jpeg" }', 'format = "bmp" }', "Invalid enum value 'bmp'"),
+        ("repeated_frac = 0.5", "repeated_frac = 1.5", "repeated_frac must lie between 0 and 1, not 1.5"),
+        ('name = "text"', 'name = "text"\nrepeated_frac = 0.5', "(text): repeated_frac needs an image or a video"),
+        ("weight = 3", "weight = 3\nvideo = { width_px = 9, height_px = 9, frames = 2 }", "image or video, not both"),
+        ("[[load.media]]", IMAGE_TABLE + "[[load.media]]", "load.image and load.media exclude each other"),
+        ("requests = 100", "requests = 0", "load.stages 1: requests must be greater than 0"),
+        ("concurrency = 8\n", "", "load.stages 1: a closed loop goes by concurrency"),
+        ("concurrency = 8\n", "concurrency = -8\n", "load.stages 1: concurrency must be greater than 0"),
+        ("\n# requests = ", "\nrequests = ", "load.requests is 640, its stages have 400"),
+        ("requests = 100", "requests = 100\nseconds = 5", "unknown field load.stages 1: seconds"),
+        ("[[load.media]]", '[load.request]\npath = "/"\n[[load.media]]', "images and load.request exclude each other"),
+    ],
+)
+def test_a_wrong_mix_or_stage_is_told(tmp_path, before, after, message):
+    with pytest.raises(UsageError) as caught:
+        mixed(tmp_path, changes=[(before, after)])
+    assert message in caught.value.message
+    assert str(tmp_path / "mixed.toml") in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ([], "load.stages 1: an open loop goes by request_rate"),
+        ([("concurrency = 8\n", "request_rate = 0.0\n")], "load.stages 1: request_rate must be greater than 0"),
+        (
+            [('kind = "poisson"', 'kind = "trace"'), ("request_rate = 60.0", 'trace_file = "t.jsonl"')],
+            "load.stages and a trace exclude each other",
+        ),
+    ],
+)
+def test_stages_of_an_open_loop_go_by_the_rate(tmp_path, changes, message):
+    with pytest.raises(UsageError) as caught:
+        mixed(tmp_path, "mm-open-loop", changes)
     assert message in caught.value.message
 
 
