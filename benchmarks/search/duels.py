@@ -143,11 +143,11 @@ servers: the gate and the confirmation of `bisect`, and all of `compare`.
   2%. At 8% it named a change in 5.2% to 6.8% of the duels without one, at 1% to 3% in 0% to 1.2%. A change of 20% on
   servers as they are took it 201 s; one of 10% it found in 95% of the duels, in 369 s. At 8% between starts it found
   44% to 58% of the changes of 10%, and called 9% to 11% of them "no change".
-- Where it falls short: at 8% between starts it still names a change in 1.4% to 1.9% of the duels without one (0.7% to
-  1.1% were expected, from normal noise of a known size; 1% was wanted), and most changes of 10% stay open there: the mean of twelve
-  pairs of such starts has a standard error of 3.3%, and 24 rounds hold no more pairs.
+- Where it falls short: at 8% between starts it still names a change in 1.4% to 1.7% of the duels without one. Wanted
+  was 1%, expected 0.7% to 1.1%, from normal noise of a known size. And most changes of 10% stay open there: the mean of
+  twelve pairs of such starts has a standard error of 3.3%, and 24 rounds hold no more pairs.
 - The rule was derived on seeds from 1,000 on; these are fresh. The cells of one spread between starts share the starts'
-  luck, seed by seed: 750 duels at 8% are as good as 750 at the three noises together where it decides.
+  luck, seed by seed: three cells at 8% say less than three times what one does.
 
 """
 
