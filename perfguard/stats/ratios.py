@@ -8,25 +8,31 @@ from itertools import chain
 from statistics import fmean
 
 from perfguard.model.result import Effect
-from perfguard.stats.starts import effect_posterior
+from perfguard.stats.starts import USUAL_STARTS, StartPrior, effect_posterior
 
 # Wide enough to leave what is reported to the data: a factor of e either way is one standard deviation.
 _FLAT = 1.0
 
 
 def ratio_effect(
-    metric: str, differences: Sequence[Sequence[float]], confidence: float, *, sums: Sequence[Sequence[float]] = ()
+    metric: str,
+    differences: Sequence[Sequence[float]],
+    confidence: float,
+    *,
+    sums: Sequence[Sequence[float]] = (),
+    starts: StartPrior = USUAL_STARTS,
 ) -> Effect:
     """Return the ratio candidate / baseline of `metric`.
 
     `differences` are candidate minus baseline of the metric's natural log, one a block, grouped by pair of server
-    starts, and `sums`, where they are known, candidate plus baseline. The interval holds the ratio with probability
-    `confidence` under the model of `perfguard.stats.starts`.
+    starts, and `sums`, where they are known, candidate plus baseline. `starts` is what is expected of the spread
+    between starts. The interval holds the ratio with probability `confidence` under the model of
+    `perfguard.stats.starts`.
 
     Raises:
         ValueError: there is no difference, or one that is not finite.
     """
-    posterior = effect_posterior(differences, sums=sums, effect_scale=_FLAT)
+    posterior = effect_posterior(differences, sums=sums, starts=starts, effect_scale=_FLAT)
     low, high = posterior.interval(confidence)
     return Effect(
         metric=metric,
@@ -53,6 +59,8 @@ def geometric_interval(
         raise ValueError("a geometric mean needs a value")
     if len(everything) == 1:
         return math.exp(everything[0]), None, None
-    posterior = effect_posterior(logs, starts_per_group=1, centre=fmean(everything), effect_scale=_FLAT)
+    posterior = effect_posterior(
+        logs, starts=USUAL_STARTS, starts_per_group=1, centre=fmean(everything), effect_scale=_FLAT
+    )
     low, high = posterior.interval(confidence)
     return math.exp(posterior.quantile(0.5)), math.exp(low), math.exp(high)

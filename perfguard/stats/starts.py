@@ -25,12 +25,8 @@ from scipy import fft, special, stats
 Floats = npt.NDArray[np.float64]
 Complexes = npt.NDArray[np.complex128]
 
-# Degrees of freedom of the noise of one measurement, and of the half-t prior of the spread between starts.
+# Degrees of freedom of the noise of one measurement.
 _NOISE_FREEDOM = 4.0
-_START_FREEDOM = 1.0
-# The mean throughput of starts of one server differs by under 2% on a quiet machine, and by 10% on a busy one: so wide
-# a prior that three pairs which agree do not settle it.
-START_SCALE = 0.05
 _START_GRID = np.geomspace(0.002, 0.256, 8)
 _NOISE_GRID = np.geomspace(0.002, 0.5, 16)
 # How far the sum of both sides drifts from one group to the next, and how often: half of the time it does not.
@@ -44,6 +40,22 @@ _REACH = 0.3
 _PADDED = 640
 # What a Fourier transform leaves below this share of the peak is rounding error.
 _SMALLEST_SHARE = 1e-14
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartPrior:
+    """What is expected of the spread between starts: half-t of this scale, with these degrees of freedom."""
+
+    scale: float
+    freedom: float
+
+
+# The usual spread of the mean of a start's throughput on a quiet machine: under 2%. A larger one is found where it is,
+# by as many starts as were fixed beforehand.
+USUAL_STARTS = StartPrior(scale=0.02, freedom=3.0)
+# On a busy machine it is 10%, and who looks after every start, to end when they agree, must not take few that do for a
+# quiet one: so wide that three pairs do not settle it.
+WIDE_STARTS = StartPrior(scale=0.05, freedom=1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +118,7 @@ def effect_posterior(
     groups: Sequence[Sequence[float]],
     *,
     sums: Sequence[Sequence[float]] = (),
+    starts: StartPrior = WIDE_STARTS,
     starts_per_group: int = 2,
     centre: float = 0.0,
     effect_scale: float = EFFECT_SCALE,
@@ -113,7 +126,8 @@ def effect_posterior(
     """Judge values that come in groups of one start each (or of one start of either side: `starts_per_group` 2).
 
     Where the values are differences of two sides, `sums` are the sums of the same two, grouped as they are: these say
-    nothing of the effect, but tell the spread between starts a second time. `centre` is where "no effect" lies,
+    nothing of the effect, but tell the spread between starts a second time. `starts` is what is expected of that
+    spread. `centre` is where "no effect" lies,
     `effect_scale` the standard deviation of the effect's prior around it.
 
     Raises:
@@ -126,7 +140,7 @@ def effect_posterior(
     effects = np.linspace(-reach, reach, _CELLS)
     log_likelihood = _likelihood(filled, centre, reach, starts_per_group)
     # The two spreads' joint prior; the noise is flat in its logarithm.
-    log_spreads = stats.t.logpdf(_START_GRID / START_SCALE, _START_FREEDOM) + np.log(_START_GRID)
+    log_spreads = stats.t.logpdf(_START_GRID / starts.scale, starts.freedom) + np.log(_START_GRID)
     log_spreads = log_spreads + _told_by_sums([tuple(map(float, group)) for group in sums if len(group)])
     joint = log_likelihood + log_spreads[:, np.newaxis, np.newaxis]
     prior = np.maximum(stats.norm.pdf(effects, 0.0, effect_scale), 1e-300)

@@ -10,6 +10,7 @@ from perfguard.model.result import Effect
 from perfguard.model.scenario import Strategy, UserMetric
 from perfguard.model.trial import Completed, LoadResult, Samples, Trial, Untestable
 from perfguard.stats.ratios import ratio_effect
+from perfguard.stats.starts import WIDE_STARTS
 
 
 def samples_of(trial: Trial) -> Samples | None:
@@ -96,5 +97,5 @@ def user_effects(
         worse = paired_values(trials, baseline, candidate, log_worse(metric))
         if worse:
             groups = [[sign * value for value in group] for group in differences_of(worse)]
-            effects.append(ratio_effect(metric.value, groups, confidence, sums=sums_of(worse)))
+            effects.append(ratio_effect(metric.value, groups, confidence, sums=sums_of(worse), starts=WIDE_STARTS))
     return tuple(effects)

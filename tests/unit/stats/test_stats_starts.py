@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from perfguard.stats.ratios import geometric_interval, ratio_effect
-from perfguard.stats.starts import effect_posterior
+from perfguard.stats.starts import USUAL_STARTS, effect_posterior
 
 
 def measured(rng, effect, starts, rounds, start_sd, noise):
@@ -101,6 +101,15 @@ def test_sums_tell_whether_starts_that_agree_do_so_by_chance():
 def test_one_sum_tells_nothing_of_a_spread():
     one = effect_posterior([[0.1, 0.12]], sums=[[9.0, 9.1]])
     assert one.start_sd == effect_posterior([[0.1, 0.12]]).start_sd
+
+
+def test_who_expects_starts_to_differ_is_less_sure_of_two_that_agree():
+    groups = [[0.10, 0.11, 0.09], [0.10, 0.11, 0.09]]
+    usual, wide = effect_posterior(groups, starts=USUAL_STARTS), effect_posterior(groups)
+    assert np.diff(usual.interval(0.95)) < np.diff(wide.interval(0.95))
+    assert usual.p_towards(1) > wide.p_towards(1) > 0.8
+    told = ratio_effect("throughput_rps", groups, 0.95)
+    assert told.high - told.low < np.diff(np.exp(wide.interval(0.95)))
 
 
 def test_an_outlier_does_not_decide():
