@@ -23,7 +23,7 @@ from perfguard.inside.strategies import cards
 from perfguard.inside.strategies.line import Line, RankFailedError
 
 LIMIT_S = 60.0
-SHORT_LIMIT_S = 0.5
+SHORT_LIMIT_S = 2.0
 HANG_S = 120.0
 
 
