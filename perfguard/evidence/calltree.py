@@ -4,9 +4,9 @@ Costs are means over trials, in CPU milliseconds per request. A function is *new
 nothing in it. The *stable caller* of a call path is the innermost frame above it that is not new: both sides ran it.
 
 A growth is *supported* as far as the stable caller above it grew too. Code that is wrapped in a new function, renamed
-or moved to a sibling makes a frame grow from nothing while its stable caller stays as it was. What starts a thread or
-works off a pool's queue runs anything, so it is no stable caller: work that moved to another thread is held against the
-whole role.
+or moved to a sibling makes a frame grow from nothing while its stable caller stays as it was. A caller is the same on
+both sides also where a function was put in above it, or taken out. What starts a thread or works off a pool's queue
+runs anything, so it is no stable caller: work that moved to another thread is held against the whole role.
 Source: the cost-shift filter of FBDetect (SOSP 2024): a callee's loss is another's gain under a stable parent.
 """
 
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from perfguard.evidence.stacks import function_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from perfguard.evidence.cost import StackCosts
     from perfguard.model.profile import Frame
@@ -141,10 +141,11 @@ def _finish(root: Node) -> CallTree:
             total[0] += child.before_ms
             total[1] += child.after_ms
     new = frozenset(name for name, (before_ms, after_ms) in totals.items() if before_ms <= _NEW_SHARE * after_ms)
+    gone = {name for name, (before_ms, after_ms) in totals.items() if after_ms <= _NEW_SHARE * before_ms}
     return CallTree(
         root=root,
         growth_ms={name: after_ms - before_ms for name, (before_ms, after_ms) in totals.items()},
-        supported_ms=_supported(root, totals, new),
+        supported_ms=_supported(root, totals, new, _aligned(root, new | gone)),
         new=new,
     )
 
@@ -180,14 +181,32 @@ def _edges(root: Node) -> Iterator[tuple[tuple[Node, ...], Node, Node]]:
             waiting.append((*path, child))
 
 
-def _supported(root: Node, names: dict[str, list[float]], new: frozenset[str]) -> dict[str, float]:
+def _aligned(root: Node, one_sided: Collection[str]) -> dict[int, Node]:
+    """Return, by the `id` of every node, the one for the same callers once functions of one side only are left out."""
+    nodes = {id(root): Node(name="", before_ms=root.before_ms, after_ms=root.after_ms)}
+    for _, parent, child in _edges(root):
+        above = nodes[id(parent)]
+        if child.name in one_sided:
+            nodes[id(child)] = above
+            continue
+        node = above.children.setdefault(child.name, Node(name=child.name))
+        node.before_ms += child.before_ms
+        node.after_ms += child.after_ms
+        nodes[id(child)] = node
+    return nodes
+
+
+def _supported(
+    root: Node, names: dict[str, list[float]], new: frozenset[str], aligned: dict[int, Node]
+) -> dict[str, float]:
     """Sum, for each function, over its stable callers: its growth beneath the caller, but at most the caller's own."""
     beneath: dict[tuple[str, int], float] = {}
     stable: dict[int, Node] = {}
     for path, _, child in _edges(root):
         if any(node.name == child.name for node in path):
             continue  # a recursion is part of its outermost call
-        caller = next(node for node in reversed(path) if node.name not in new and not node.name.endswith(_RUNNERS))
+        inner = next(node for node in reversed(path) if node.name not in new and not node.name.endswith(_RUNNERS))
+        caller = aligned[id(inner)]
         stable[id(caller)] = caller
         key = (child.name, id(caller))
         beneath[key] = beneath.get(key, 0.0) + child.growth_ms

@@ -189,6 +189,17 @@ def test_moved_work_is_no_metric():
     assert evidence_metrics(before, after) == ()
 
 
+def test_work_that_moved_below_a_new_entry_of_the_program_is_no_metric():
+    # A real one: a server's entry got a function of its own, and its images moved to another task of the same loop.
+    loop, loop_after = ("main", "launch", "loop"), ("main", "run", "launch", "loop")
+    before = [of_costs(costs({(*loop, "handle", "prepare"): 2.0, loop: 3.0}, samples=10**6))] * 3
+    moved = [of_costs(costs({(*loop_after, "task", "prepare"): 2.0, loop_after: 3.01}, samples=10**6))] * 3
+    dearer = [of_costs(costs({(*loop_after, "task", "prepare"): 4.0, loop_after: 3.01}, samples=10**6))] * 3
+
+    assert evidence_metrics(before, moved) == ()
+    assert "task (app.py)" in {metric.function for metric in evidence_metrics(before, dearer)}
+
+
 def test_what_carries_much_of_the_growth_comes_before_what_moved_surely():
     before = [of_costs(costs({("main", "forward"): 5.0}, samples=10**6))] * 3
     after = [
