@@ -18,6 +18,7 @@ from perfguard.report.view import Page, build_page
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from perfguard.report.fact_table import FactTable
     from perfguard.report.strategies import ArmCell, StrategyView
 
 # Source: GitHub cuts a comment at 65,536 characters.
@@ -46,6 +47,7 @@ def to_markdown(result: AnyResult, *, report: str | None = None, most_bytes: int
         _findings(page),
         _frames(page),
         _revisions(page),
+        *(fact_table(each) for each in page.load_parts),
         _reproduce(page),
     ]
     kept = [section for section in sections if section]
@@ -224,6 +226,12 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     lines.append("|" + "|".join("--:" if name.startswith(">") else "---" for name in columns) + "|")
     lines += ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([*lines, ""])
+
+
+def fact_table(facts: FactTable) -> str:
+    """Write a table of facts, and its note under it."""
+    rows = ([prose(cell) for cell in row] for row in facts.rows)
+    return f"{table(prose(facts.title), facts.columns, rows)}\n{prose(facts.note)}"
 
 
 def code_span(text: str) -> str:

@@ -10,6 +10,7 @@ from perfguard.model.result import Finding, GrownFrame
 from perfguard.report import assets, rows, words
 from perfguard.report.clean import clean
 from perfguard.report.document import make_document, write_document
+from perfguard.report.fact_table import FactTable
 from perfguard.report.flame import CPU_MS_PER_REQUEST, Side, Unit
 from perfguard.report.render import SIZE_BUDGET_BYTES, fit_flame
 from perfguard.report.view import Banner
@@ -20,16 +21,6 @@ if TYPE_CHECKING:
 _MOST_FRAMES = 100
 _MOST_ROWS = 500
 _CELL_LIMIT = 400
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FactTable:
-    """A table of the page (threads, classes of work, ...). A column whose name begins with `>` holds numbers."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

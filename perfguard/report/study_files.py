@@ -19,7 +19,7 @@ from perfguard.model.study import MemoryPages, StudyCell, StudyMeasured, StudyTr
 from perfguard.model.trial import Untestable
 from perfguard.report import words
 from perfguard.report.clean import clean
-from perfguard.report.markdown import prose, table
+from perfguard.report.markdown import fact_table, prose, table
 from perfguard.report.study_rows import (
     break_even_table,
     cell_table,
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from perfguard.model.study import CellResult, StudyResult
-    from perfguard.report.profile_page import FactTable
 
 STUDY_SCHEMA_VERSION = 1
 _PLACE = ("number", "block", "start", "ranks", "media", "concurrency", "strategy", "memory_pages")
@@ -191,7 +190,7 @@ def to_study_markdown(result: StudyResult, *, report: str | None = None) -> str:
         f"**{prose(shown.sentence)}**",
         *([f"[The whole report]({report.replace(' ', '%20')})"] if report else []),
         *(prose(note) for note in (left_out_note(shown), *untestable_notes(shown)) if note),
-        *(_markdown(each) for each in tables if each is not None),
+        *(fact_table(each) for each in tables if each is not None),
         f"### Reproduce\n\n```\n{shown.run.command}\n```",
         table("Measured on", ("What", "Value"), ([prose(cell) for cell in fact] for fact in _facts(shown))),
     ]
@@ -206,11 +205,6 @@ def _facts(result: StudyResult) -> list[tuple[str, str]]:
         ("seed", str(run.seed)),
         *run.environment,
     ]
-
-
-def _markdown(facts: FactTable) -> str:
-    rows = ([prose(cell) for cell in row] for row in facts.rows)
-    return f"{table(prose(facts.title), facts.columns, rows)}\n{prose(facts.note)}"
 
 
 def print_study(result: StudyResult, console: Console) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from perfguard.model.claim import ClaimVerdict
 from perfguard.model.study import MemoryPages
 from perfguard.report import words
-from perfguard.report.profile_page import FactTable
+from perfguard.report.fact_table import FactTable
 
 if TYPE_CHECKING:
     from perfguard.model.result import Effect

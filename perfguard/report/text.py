@@ -62,6 +62,8 @@ def print_result(result: AnyResult, console: Console) -> None:
     _print_findings(page, console)
     _print_frames(page, console)
     _print_revisions(page, console)
+    for facts in page.load_parts:
+        _print_table(console, facts.title, facts.columns, (("", row) for row in facts.rows))
 
 
 def _print_verdict(page: Page, console: Console) -> None:

@@ -25,6 +25,7 @@ from perfguard.report.answers import Answer, answers, check_command, frames_of, 
 from perfguard.report.fixes import FixView, fix_view
 from perfguard.report.flame import Side
 from perfguard.report.gil import GilFrameRow, GilRow, gil_frame_rows, gil_of, gil_rows
+from perfguard.report.load_parts import load_tables
 from perfguard.report.opening import EffectBar, Step, effect_bar, question, steps
 from perfguard.report.strategies import StrategyView, strategy_view
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from perfguard.model.revision import Revision
     from perfguard.report.clean import AnyResult
+    from perfguard.report.fact_table import FactTable
 
 _HUNK_LINES_LIMIT = 600
 _VALUE_LIMIT = 1000
@@ -140,6 +142,7 @@ class Page:
     gil_frames: tuple[GilFrameRow, ...]
     fix: FixView | None
     strategies: tuple[StrategyView, ...]
+    load_parts: tuple[FactTable, ...]
 
 
 def build_page(result: AnyResult) -> Page:
@@ -152,7 +155,8 @@ def build_page(result: AnyResult) -> Page:
     revision_rows = rows.revision_rows(result.revisions, marks=marks_of(result), posterior=posterior)
     fix = result.fix if isinstance(result, BisectResult) else None
     reverted = [fix.reverted] if fix and fix.reverted else []
-    trials = rows.trial_rows(result.trials, [*(summary.revision for summary in result.revisions), *ends, *reverted])
+    known = [*(summary.revision for summary in result.revisions), *ends, *reverted]
+    trials = rows.trial_rows(result.trials, known)
     frames = rows.frame_rows(judged.grown_frames) if judged else ()
     kind = "run" if judged is None else "bisect" if isinstance(result, BisectResult) else "compare"
     sides = _sides(result)
@@ -186,6 +190,7 @@ def build_page(result: AnyResult) -> Page:
         gil_frames=gil_frame_rows(sides),
         fix=fix_view(fix) if fix else None,
         strategies=tuple(map(strategy_view, result.strategies)) if isinstance(result, RunResult) else (),
+        load_parts=load_tables(result.trials, known),
     )
 
 

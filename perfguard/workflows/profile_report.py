@@ -18,8 +18,9 @@ from perfguard.model.profile import Stack
 from perfguard.model.recording import RecordedProcess, RecordedThread, Recording
 from perfguard.model.result import Evidence, Finding, RoleProfile
 from perfguard.model.threads import ThreadFinding
+from perfguard.report.fact_table import FactTable
 from perfguard.report.flame import SAMPLES, Side, Unit
-from perfguard.report.profile_page import FactTable, ProfileReport
+from perfguard.report.profile_page import ProfileReport
 from perfguard.workflows.analyze import Analysis
 from perfguard.workflows.record import process_sites
 

@@ -49,9 +49,10 @@ from perfguard.model.trial import (
     Trial,
     Untestable,
 )
+from perfguard.report.fact_table import FactTable
 from perfguard.report.flame import SAMPLES, Side
 from perfguard.report.index_page import IndexEntry
-from perfguard.report.profile_page import FactTable, ProfileReport
+from perfguard.report.profile_page import ProfileReport
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 HOSTILE_NAMES = (

@@ -13,9 +13,10 @@ import pytest
 from perfguard.model.errors import PerfguardError
 from perfguard.model.scenario import Strategy
 from perfguard.report.charts import posterior_chart
+from perfguard.report.fact_table import FactTable
 from perfguard.report.flame import CPU_MS_PER_REQUEST, Side
 from perfguard.report.index_page import render_index, write_index
-from perfguard.report.profile_page import FactTable, render_profile, write_profile
+from perfguard.report.profile_page import render_profile, write_profile
 from perfguard.report.render import render_html
 from perfguard.report.view import build_page
 
