@@ -239,7 +239,10 @@ def recommend_threshold(
         sentence, is_told = _tell_threshold(overall)
     winner = _wins_everywhere(cells)
     if winner is not None and winner not in _BY_THRESHOLD:
-        sentence += f" {winner.value} is fastest, or not to be told from the fastest, in every cell that was measured."
+        sentence = (
+            f"{winner.value} is fastest, or not to be told from the fastest, in every cell that was measured. Between "
+            f"local and broadcast alone: {sentence[0].lower()}{sentence[1:]}"
+        )
     return Threshold(sentence=sentence, is_told=is_told, overall=overall, by_ranks=by_ranks)
 
 

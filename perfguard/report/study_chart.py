@@ -21,6 +21,8 @@ _TINT = 0.28
 _TIE_HATCH = "//"
 _LABEL_LIMIT = 24
 _FEWEST_FOR_A_TIE = 2
+# A cell has room for so many lines of names.
+_MOST_NAMES = 2
 
 
 def winner_chart(result: StudyResult, ranks: int, pages: MemoryPages = MemoryPages.DEFAULT) -> Chart | None:
@@ -91,9 +93,13 @@ def _write(axes: Axes, column: int, row: int, cell: CellResult) -> None:
     first = f"= {len(cell.leaders)} tie" if is_tie else cell.leaders[0].value
     best = f"{words.number(cell.arms[0].mean_ms)} ms"
     if is_tie:
-        second = ", ".join(each.value for each in cell.leaders)
-    else:
-        second = f"{best}, next {words.percent_change(effect.ratio)}" if effect is not None else best
+        axes.text(column, row + 0.3, first, ha="center", va="center", fontsize=9.0, fontweight="bold")
+        names = [each.value for each in cell.leaders[:_MOST_NAMES]]
+        more = len(cell.leaders) - len(names)
+        last = [f"and {more} more"] if more else []
+        axes.text(column, row - 0.14, "\n".join([*names, *last]), ha="center", va="center", fontsize=7.0)
+        return
+    second = f"{best}, next {words.percent_change(effect.ratio)}" if effect is not None else best
     axes.text(column, row + 0.17, first, ha="center", va="center", fontsize=10.0, fontweight="bold")
     axes.text(column, row - 0.2, words.one_line(second, 34), ha="center", va="center", fontsize=8.5)
 

@@ -101,8 +101,8 @@ def test_the_break_even_size_is_found_per_rank_count(trials, ranks):
 def test_a_threshold_is_recommended_with_its_interval(trials, cells):
     threshold = recommend_threshold(trials, cells, confidence=0.95)
     assert threshold.is_told
-    assert threshold.sentence.startswith("Set SGLANG_MM_BROADCAST_THRESHOLD=")
-    assert "shared-memory is fastest" in threshold.sentence
+    assert threshold.sentence.startswith("shared-memory is fastest")
+    assert "Between local and broadcast alone: set SGLANG_MM_BROADCAST_THRESHOLD=" in threshold.sentence
     assert [each.ranks for each in threshold.by_ranks] == [2, 4]
 
 
