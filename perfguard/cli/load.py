@@ -53,8 +53,10 @@ def load_command(
 
     Exit code 125: the generator was the limit, not the server. 128: nothing answers, or no request succeeded.
     """
-    from perfguard.cli.load_table import driven_document, print_driven, write_records
+    from perfguard.cli.faces import check_file
+    from perfguard.cli.load_table import driven_document, print_driven, record_lines
     from perfguard.cli.progress import make_progress
+    from perfguard.report.document import write_bytes
     from perfguard.workflows.load import LoadChanges, changed_load, drive
     from perfguard.workflows.scenarios import load_scenario
 
@@ -70,7 +72,7 @@ def load_command(
     )
     if records is not None:
         # Before minutes go into a load that cannot be written down.
-        write_records(records)
+        check_file("--records", records)
     progress = make_progress(Console(stderr=True), quiet=quiet)
     try:
         load = changed_load(load_scenario(scenario), changes)
@@ -78,7 +80,7 @@ def load_command(
     finally:
         progress.close()
     if records is not None:
-        write_records(records, driven)
+        write_bytes(record_lines(driven), records)
     if as_json:
         sys.stdout.write(json.dumps(driven_document(driven, url), indent=2, allow_nan=False) + "\n")
     else:

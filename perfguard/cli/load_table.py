@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from perfguard.model.errors import UsageError
 from perfguard.model.scenario import ArrivalKind, LoadSpec, SloSpec
 from perfguard.model.trial import LatencySummary, MediaResult, StageResult
 from perfguard.report.clean import clean_text
@@ -32,17 +30,9 @@ def driven_document(driven: Driven, url: str) -> dict[str, Any]:
     }
 
 
-def write_records(path: Path, driven: Driven | None = None) -> None:
-    """Write a line of JSON for each request; without any yet, see whether `path` can be written.
-
-    Raises:
-        UsageError: it cannot.
-    """
-    records = () if driven is None else driven.result.records
-    try:
-        path.write_bytes(b"".join(msgspec.json.encode(record) + b"\n" for record in records))
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}", hint="give another --records FILE") from error
+def record_lines(driven: Driven) -> bytes:
+    """Make a line of JSON for each request."""
+    return b"".join(msgspec.json.encode(record) + b"\n" for record in driven.result.records)
 
 
 def print_driven(driven: Driven, url: str, console: Console) -> None:

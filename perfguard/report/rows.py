@@ -251,9 +251,14 @@ def _interval(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f"{words.number(low)} to {words.number(high)}"
 
 
+def labels_of(revisions: Sequence[Revision]) -> dict[str, str]:
+    """Map what trials name revisions by, commit or label, to the label."""
+    return {name: revision.label for revision in revisions for name in (revision.commit, revision.label)}
+
+
 def trial_rows(trials: Sequence[Trial], revisions: Sequence[Revision]) -> tuple[TrialRow, ...]:
     """Give a row for every trial in the order in which they ran."""
-    labels = {name: revision.label for revision in revisions for name in (revision.commit, revision.label)}
+    labels = labels_of(revisions)
     return tuple(_trial_row(trial, labels) for trial in sorted(trials, key=lambda trial: trial.number))
 
 

@@ -85,23 +85,24 @@ def winner_chart(result: StudyResult, ranks: int, pages: MemoryPages = MemoryPag
 
 
 def _write(axes: Axes, column: int, row: int, cell: CellResult) -> None:
-    is_tie = len(cell.leaders) >= _FEWEST_FOR_A_TIE
-    if is_tie:
-        frame = Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, linewidth=0, hatch=_TIE_HATCH, alpha=0.15)
-        axes.add_patch(frame)
-    effect = margin(cell)
-    first = f"= {len(cell.leaders)} tie" if is_tie else cell.leaders[0].value
-    best = f"{words.number(cell.arms[0].mean_ms)} ms"
-    if is_tie:
-        axes.text(column, row + 0.3, first, ha="center", va="center", fontsize=9.0, fontweight="bold")
-        names = [each.value for each in cell.leaders[:_MOST_NAMES]]
-        more = len(cell.leaders) - len(names)
-        last = [f"and {more} more"] if more else []
-        axes.text(column, row - 0.14, "\n".join([*names, *last]), ha="center", va="center", fontsize=7.0)
+    if len(cell.leaders) >= _FEWEST_FOR_A_TIE:
+        _write_tie(axes, column, row, [leader.value for leader in cell.leaders])
         return
+    effect = margin(cell)
+    best = f"{words.number(cell.arms[0].mean_ms)} ms"
     second = f"{best}, next {words.percent_change(effect.ratio)}" if effect is not None else best
-    axes.text(column, row + 0.17, first, ha="center", va="center", fontsize=10.0, fontweight="bold")
+    axes.text(column, row + 0.17, cell.leaders[0].value, ha="center", va="center", fontsize=10.0, fontweight="bold")
     axes.text(column, row - 0.2, words.one_line(second, 34), ha="center", va="center", fontsize=8.5)
+
+
+def _write_tie(axes: Axes, column: int, row: int, names: list[str]) -> None:
+    frame = Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, linewidth=0, hatch=_TIE_HATCH, alpha=0.15)
+    axes.add_patch(frame)
+    lines = names[:_MOST_NAMES]
+    if more := len(names) - len(lines):
+        lines.append(f"and {more} more")
+    axes.text(column, row + 0.3, f"= {len(names)} tie", ha="center", va="center", fontsize=9.0, fontweight="bold")
+    axes.text(column, row - 0.14, "\n".join(lines), ha="center", va="center", fontsize=7.0)
 
 
 def _cells(cell: CellResult | None) -> tuple[str, str, str]:

@@ -35,6 +35,7 @@ _DRAW_TIMEOUT_S = 300.0
 _POLL_S = 0.1
 _MISSING = "No module named 'memray'"
 _BEGAN = "tracking PID"
+_MEMRAY = (sys.executable, "-m", "memray")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +91,7 @@ def _begin(pid: int, python: str, seconds: float, records: Path) -> str:
         if not same and shutil.which(debugger):
             command += ["--method", debugger]
             break
-    said = _memray([*command, str(pid)], timeout_s=_ATTACH_TIMEOUT_S)
+    said = _attach([*command, str(pid)])
     if said is None:
         return f"memray did not get into it within {_ATTACH_TIMEOUT_S:.0f} s: it allocated nothing meanwhile"
     if _MISSING in said:
@@ -110,17 +111,31 @@ def _draw(pid: int, output_dir: Path) -> Allocations:
         if time.monotonic() > deadline:
             return Allocations(pid=pid, flamegraph=None, unknown="memray did not finish its records")
         time.sleep(_POLL_S)
-    said = _memray(["flamegraph", "--force", "--output", str(graph), str(records)], timeout_s=_DRAW_TIMEOUT_S)
-    records.unlink()
+    command = [*_MEMRAY, "flamegraph", "--force", "--output", str(graph), str(records)]
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=_DRAW_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Allocations(pid=pid, flamegraph=None, unknown=f"memray drew nothing within {_DRAW_TIMEOUT_S:.0f} s")
+    finally:
+        records.unlink()
     if graph.exists():
         return Allocations(pid=pid, flamegraph=graph)
-    return Allocations(pid=pid, flamegraph=None, unknown=f"memray drew nothing: {_last_line(said or '')}")
+    return Allocations(pid=pid, flamegraph=None, unknown=f"memray drew nothing: {_last_line(done.stdout)}")
 
 
-def _memray(arguments: Sequence[str], *, timeout_s: float) -> str | None:
-    """Run memray and return what it said; None where it took too long and was ended."""
+def _attach(arguments: Sequence[str]) -> str | None:
+    """Let memray put itself into a process, and return what it said; None where it took too long and was ended."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "memray", *arguments],
+        [*_MEMRAY, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -129,10 +144,13 @@ def _memray(arguments: Sequence[str], *, timeout_s: float) -> str | None:
         start_new_session=True,  # Ctrl-C must not end a debugger that is at work
     )
     try:
-        said, _ = process.communicate(timeout=timeout_s)
+        said, _ = process.communicate(timeout=_ATTACH_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         _interrupt_debuggers(process)
         return None
+    except KeyboardInterrupt:
+        _interrupt_debuggers(process)
+        raise
     return said
 
 

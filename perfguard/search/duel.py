@@ -14,7 +14,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from perfguard.search.config import Outcome
-from perfguard.stats.starts import EffectPosterior, effect_posterior
+from perfguard.stats.starts import EffectPosterior, differences_of, effect_posterior, sums_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,8 +96,7 @@ class Duel:
         self._config = config
         self._random = random.Random(seed)  # noqa: S311 - order of trials, not a secret
         self._values: dict[Side, tuple[int, float]] = {}
-        self._groups: dict[tuple[int, int], list[float]] = {}
-        self._sums: dict[tuple[int, int], list[float]] = {}
+        self._groups: dict[tuple[int, int], list[tuple[float, float]]] = {}
         self._failures = dict.fromkeys(Side, 0)
         self._rounds = 0
         self._broken = True
@@ -129,8 +128,7 @@ class Duel:
             return
         if len(self._values) == len(Side):
             (base_start, base), (other_start, other) = self._values[Side.BASELINE], self._values[Side.CANDIDATE]
-            self._groups.setdefault((base_start, other_start), []).append(other - base)
-            self._sums.setdefault((base_start, other_start), []).append(other + base)
+            self._groups.setdefault((base_start, other_start), []).append((base, other))
         self._result = self._judge()
 
     def result(self) -> DuelResult:
@@ -139,7 +137,7 @@ class Duel:
 
     def _judge(self) -> DuelResult:
         groups = list(self._groups.values())
-        posterior = effect_posterior(groups, sums=list(self._sums.values())) if groups else None
+        posterior = effect_posterior(differences_of(groups), sums=sums_of(groups)) if groups else None
         verdict, reason, probability = DuelVerdict.UNKNOWN, "", 0.0
         failed = next((side for side, count in self._failures.items() if count >= _END_ATTEMPTS), None)
         if failed is not None:

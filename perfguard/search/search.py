@@ -39,8 +39,7 @@ SECOND_CONFIDENCE = 0.95
 # spent: what ends after a few trials is what ends wrongly.
 FUTILITY = 0.5
 FUTILITY_BLOCKS = 5
-# A culprit is named at a posterior that leaves this much less doubt than the confidence allows: a model is never quite
-# right, and an innocent commit must not be blamed.
+# A culprit is named with this much less doubt than the confidence allows: an innocent commit must not be blamed.
 CONFIRM_CARE = 50.0
 PLATEAU_TRIALS = 3
 PLATEAU_BAYES_FACTOR = 100.0

@@ -160,6 +160,16 @@ def effect_posterior(
     )
 
 
+def differences_of(groups: Sequence[Sequence[tuple[float, float]]]) -> list[list[float]]:
+    """Return the differences of paired values, candidate minus baseline, grouped as they are."""
+    return [[candidate - baseline for baseline, candidate in group] for group in groups]
+
+
+def sums_of(groups: Sequence[Sequence[tuple[float, float]]]) -> list[list[float]]:
+    """Return the sums of paired values, grouped as they are: what tells the spread between starts a second time."""
+    return [[candidate + baseline for baseline, candidate in group] for group in groups]
+
+
 def _reach(groups: Sequence[Sequence[float]], centre: float) -> float:
     """Return how far from `centre` the cells must go: among the groups' middles, though not to single outliers."""
     farthest = max(abs(float(np.median(group)) - centre) for group in groups)

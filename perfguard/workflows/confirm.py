@@ -14,9 +14,9 @@ from perfguard.model.result import CompareResult, CompareVerdict
 from perfguard.model.scenario import Limits, UserMetric
 from perfguard.model.trial import Trial, Untestable
 from perfguard.search import Question, answer
-from perfguard.stats.starts import effect_posterior
+from perfguard.stats.starts import differences_of, effect_posterior, sums_of
 from perfguard.workflows.compare import VERDICTS, duel_config, tell_verdict
-from perfguard.workflows.metrics import differences_of, log_worse, paired_values, sums_of, user_effects
+from perfguard.workflows.metrics import log_worse, paired_values, user_effects
 
 # One measurement alone is believed at a posterior that leaves this much less doubt than the confidence allows: 0.999 at
 # 0.95. A guard asks every night, so the doubt of each adds up. Asking as much of all measurements together would let

@@ -10,7 +10,7 @@ from perfguard.model.result import Effect
 from perfguard.model.scenario import Strategy, UserMetric
 from perfguard.model.trial import Completed, LoadResult, Samples, Trial, Untestable
 from perfguard.stats.ratios import ratio_effect
-from perfguard.stats.starts import WIDE_STARTS
+from perfguard.stats.starts import WIDE_STARTS, differences_of, sums_of
 
 
 def samples_of(trial: Trial) -> Samples | None:
@@ -75,16 +75,6 @@ def paired_values(
             starts = (block[baseline].start, block[candidate].start)
             groups.setdefault(starts, []).append((value(block[baseline]), value(block[candidate])))
     return list(groups.values())
-
-
-def differences_of(groups: Sequence[Sequence[tuple[float, float]]]) -> list[list[float]]:
-    """Return the differences of paired values, candidate minus baseline, grouped as they are."""
-    return [[candidate - baseline for baseline, candidate in group] for group in groups]
-
-
-def sums_of(groups: Sequence[Sequence[tuple[float, float]]]) -> list[list[float]]:
-    """Return the sums of paired values, grouped as they are: what tells the spread between starts a second time."""
-    return [[candidate + baseline for baseline, candidate in group] for group in groups]
 
 
 def user_effects(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import psutil
 import pytest
@@ -121,7 +124,7 @@ def test_record_draws_a_program_that_runs_and_leaves_one_that_sleeps(start, tmp_
     ],
 )
 def test_why_there_is_no_flamegraph_is_told_in_words(tmp_path, monkeypatch, said, unknown):
-    monkeypatch.setattr(memray, "_memray", lambda *_, **__: said)
+    monkeypatch.setattr(memray, "_attach", lambda _: said)
     (drawn,) = memray.draw_allocations([(7, version())], seconds=60, output_dir=tmp_path)
     assert drawn.flamegraph is None
     assert unknown in drawn.unknown
@@ -139,3 +142,30 @@ def test_where_no_debugger_is_found_one_line_says_so(monkeypatch):
     monkeypatch.delattr(sys, "remote_exec", raising=False)
     with pytest.raises(UsageError, match="needs a debugger"):
         memray.check_memray()
+
+
+def test_an_interrupt_lets_the_debugger_leave_and_nothing_stays(tmp_path):
+    package = tmp_path / "memray"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    # In memray's place: it waits for a debugger that does not get in.
+    (package / "__main__.py").write_text(
+        "import pathlib, subprocess\n"
+        "debugger = subprocess.Popen(['sleep', '300'])\n"
+        f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(f'{{debugger.pid}}\\n')\n"
+        "debugger.wait()\n"
+    )
+    caller = subprocess.Popen(
+        [sys.executable, "-c", "from perfguard.samplers import memray; memray._attach(['attach', '7'])"],
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().endswith("\n"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    caller.send_signal(signal.SIGINT)
+    _, said = caller.communicate(timeout=60)
+    assert said.rstrip().endswith("KeyboardInterrupt")
+    assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))

@@ -185,8 +185,15 @@ def test_others_may_go_first_and_every_request_may_be_written_down(server, capsy
 def test_records_that_cannot_be_written_are_one_clear_line(server, capsys):
     command = ["load", "--url", server.url, "-s", "text-only", "--requests", "2", "-q"]
     assert run_cli([*command, "--records", "/nonexistent/records.jsonl"]) == 129
-    assert "cannot write /nonexistent/records.jsonl" in capsys.readouterr().err
+    assert "--records /nonexistent/records.jsonl: there is no folder /nonexistent" in capsys.readouterr().err
     assert server.bodies == []
+
+
+def test_a_load_that_cannot_run_keeps_the_records_of_the_last_one(tmp_path):
+    path = tmp_path / "records.jsonl"
+    path.write_text("of the last load\n")
+    assert run_cli(["load", "--url", "http://127.0.0.1:9", "-s", "text-only", "-q", "--records", str(path)]) == 128
+    assert path.read_text() == "of the last load\n"
 
 
 def test_progress_goes_to_stderr_unless_quiet(server, capsys):

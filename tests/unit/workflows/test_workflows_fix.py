@@ -29,10 +29,11 @@ from perfguard.model.revision import Revision
 from perfguard.model.scenario import Strategy, UserMetric
 from perfguard.model.trial import Untestable
 from perfguard.revisions.reverts import Revert
+from perfguard.stats.starts import differences_of
 from perfguard.workflows import session as session_module
 from perfguard.workflows.bisect import bisect
 from perfguard.workflows.fix import PATCH, ROUNDS, STRATEGIES
-from perfguard.workflows.metrics import differences_of, log_worse, paired_values
+from perfguard.workflows.metrics import log_worse, paired_values
 from perfguard.workflows.replay import KEPT, keep_result, read_result, read_run, replay
 
 REVERTED = 9999
